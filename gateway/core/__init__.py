@@ -1,0 +1,1 @@
+"""Words and contracts of the gateway: no I/O, no third party but orjson."""

@@ -1,0 +1,81 @@
+"""Money in integer micro-dollars: prices per kind of token, and the cost of a usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gateway.core.usage import KINDS, Usage
+
+# A price of 1 USD per million tokens is 1 micro-dollar per token; prices are kept times this.
+SCALE = 1_000_000
+
+# What a kind costs when its own price is not given: the kind whose price it shares.
+_SHARES = {
+    "cached_input": "input",
+    "cache_write": "input",
+    "audio_input": "input",
+    "reasoning": "output",
+    "audio_output": "output",
+}
+
+
+@dataclass(slots=True, frozen=True)
+class Price:
+    """What one model's tokens cost, by kind in the order of `KINDS`, in 1e-6 micro-dollars a token.
+
+    `request` is a fixed price per call in micro-dollars.
+    """
+
+    rates: tuple[int, ...]
+    request: int = 0
+
+    @classmethod
+    def of(cls, usd: Mapping[str, float]) -> Price:
+        """From USD per million tokens by kind (and `request` in USD per call).
+
+        A kind without a price costs what `input` or `output` does; without those, nothing.
+        """
+        rates = []
+        for kind in KINDS:
+            given = usd.get(kind, usd.get(_SHARES.get(kind, kind), 0.0))
+            rates.append(round(given * SCALE))
+        return cls(tuple(rates), round(usd.get("request", 0.0) * SCALE))
+
+    def micros(self, usage: Usage) -> int:
+        """The cost of a usage in micro-dollars, rounded half up once, at the end."""
+        total = 0
+        for count, rate in zip(usage.counts(), self.rates, strict=True):
+            if count:
+                total += count * rate
+        return self.request + (total + SCALE // 2) // SCALE
+
+    def ceiling(self, prompt: int, output: int) -> int:
+        """The most that `prompt` and `output` tokens can cost, in micro-dollars, rounded up."""
+        dearest_in, dearest_out = max(self.rates[:4]), max(self.rates[4:])
+        total = prompt * dearest_in + output * dearest_out
+        return self.request - (-total // SCALE)
+
+
+class PriceList:
+    """Prices by model name; exact names first, then the longest glob. Look-ups are remembered, bounded."""
+
+    __slots__ = ("_exact", "_globs", "_seen")
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._exact = {name: price for name, price in prices.items() if "*" not in name}
+        globs = [(name, price) for name, price in prices.items() if "*" in name]
+        self._globs = sorted(globs, key=lambda item: -len(item[0]))
+        self._seen: dict[str, Price | None] = {}
+
+    def find(self, model: str) -> Price | None:
+        """The price of a model, or None where nobody stated one."""
+        price = self._exact.get(model)
+        if price is not None:
+            return price
+        if model not in self._seen:
+            if len(self._seen) >= 1024:
+                self._seen.clear()
+            self._seen[model] = next((p for g, p in self._globs if fnmatchcase(model, g)), None)
+        return self._seen[model]

@@ -1,0 +1,28 @@
+"""The tools stages get: built once per revision by a composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.core.cost import PriceList
+from gateway.core.limit import LimitRule
+from gateway.core.ports import Backend, Journal, KeyDirectory, Leases
+from gateway.core.route import ModelRule
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a stage may use besides the call. Read-only for stages."""
+
+    revision: str
+    worker: int
+    keys: KeyDirectory
+    leases: Leases
+    journal: Journal
+    backends: Mapping[str, Backend]
+    models: tuple[ModelRule, ...]
+    limits: tuple[LimitRule, ...]
+    prices: PriceList
+    auth_mode: str = "keys"  # or "open"
+    counts: dict[tuple[str, ...], float] = field(default_factory=dict)  # metric deltas, see observe/metrics

@@ -1,0 +1,90 @@
+"""What comes back: a status, headers, and either a whole body or a source of pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.core.call import Headers
+
+
+class Sink(Protocol):
+    """Where a source pushes its pieces."""
+
+    def write(self, data: bytes) -> None:
+        """Take one piece. Never waits: a sink that is full pauses the source instead."""
+
+
+class Source(Protocol):
+    """Body bytes still to come from upstream.
+
+    Two ways to take them: `read` (pull) or `pipe` (push: pieces go to the sink from inside the
+    read callback, with no task switch for each). Both raise `UpstreamError` when the upstream
+    dies, stalls past its deadline or breaks the protocol.
+    """
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end."""
+
+    async def pipe(self, sink: Sink) -> None:
+        """Push every piece to the sink; returns after the last one."""
+
+    def pause(self) -> None:
+        """Stop reading from upstream until `resume` (back-pressure)."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def close(self) -> None:
+        """Give up: the upstream connection is cut unless its message was complete. Idempotent."""
+
+
+class Tap(Protocol):
+    """Looks at a stream's bytes as they pass: usage, first token, and what to keep from the client."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what came, give what goes on (often the same object)."""
+
+    def finish(self) -> bytes:
+        """The stream has ended: what was still held back."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether what has gone on so far ends at an event boundary."""
+
+
+class Event:
+    """One piece of a reply as stages see it: a whole server-sent event frame or a run of body bytes."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class Reply:
+    """The answer to a call.
+
+    `headers` are end-to-end ones only: framing (content-length, transfer-encoding, connection) is
+    the front's business. Exactly one of `body` and `source` is set. `event_stream` tells whether
+    the body is server-sent events, so that an error can still be told inside it.
+    """
+
+    __slots__ = ("body", "event_stream", "headers", "on_close", "source", "status", "tap")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes | None = None,
+        source: Source | None = None,
+        event_stream: bool = False,
+        tap: Tap | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.source = source
+        self.event_stream = event_stream
+        self.tap = tap
+        self.on_close: Callable[[], None] | None = None

@@ -1,0 +1,37 @@
+"""Where a call may go: targets, and the rule that maps a model name to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """One model at one backend. An empty `model` means: the name the caller used."""
+
+    backend: str
+    model: str = ""
+    weight: float = 1.0
+
+
+@dataclass(slots=True, frozen=True)
+class ModelRule:
+    """One `[models.NAME]`: the name or glob, weighted targets, then fallbacks in order."""
+
+    name: str
+    targets: tuple[Target, ...]
+    fallback: tuple[Target, ...] = ()
+
+    @property
+    def glob(self) -> bool:
+        """Whether the name is a pattern."""
+        return any(mark in self.name for mark in "*?[")
+
+
+@dataclass(slots=True)
+class Plan:
+    """Targets in the order they will be tried, and why this order."""
+
+    targets: tuple[Target, ...]
+    reason: str
+    alias: str  # the configured name that matched: the only model label metrics may carry

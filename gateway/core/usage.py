@@ -1,0 +1,92 @@
+"""Tokens by disjoint kind, and where the figures come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# Disjoint: a token is counted in exactly one kind, so that a sum is always the true total.
+KINDS = ("input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output")
+INPUT_KINDS = KINDS[:4]
+OUTPUT_KINDS = KINDS[4:]
+
+# provider: the provider said so · estimated: counted offline or guessed · unknown: nobody knows
+PROVIDER, ESTIMATED, UNKNOWN, NONE = "provider", "estimated", "unknown", "none"
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts of one call. `source` is "provider", "estimated", "unknown" or "none" (no call was made)."""
+
+    input: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    audio_input: int = 0
+    output: int = 0
+    reasoning: int = 0
+    audio_output: int = 0
+    source: str = UNKNOWN
+
+    @property
+    def input_total(self) -> int:
+        """All tokens of the prompt, cached or not."""
+        return self.input + self.cached_input + self.cache_write + self.audio_input
+
+    @property
+    def output_total(self) -> int:
+        """All generated tokens, reasoning included."""
+        return self.output + self.reasoning + self.audio_output
+
+    @property
+    def total(self) -> int:
+        """Every token of the call."""
+        return self.input_total + self.output_total
+
+    def counts(self) -> tuple[int, ...]:
+        """The counts in the order of `KINDS`."""
+        return (
+            self.input,
+            self.cached_input,
+            self.cache_write,
+            self.audio_input,
+            self.output,
+            self.reasoning,
+            self.audio_output,
+        )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < 1 << 53 else 0
+
+
+def from_openai(raw: Any) -> Usage | None:
+    """Usage from OpenAI's `usage` object, of either API; None where it is not one.
+
+    Chat: prompt_tokens includes cached_tokens and audio_tokens, completion_tokens includes
+    reasoning_tokens and audio_tokens. Responses: input_tokens and output_tokens likewise.
+    Source: OpenAI API reference, objects CompletionUsage and ResponseUsage.
+    """
+    if not isinstance(raw, dict):
+        return None
+    prompt = raw.get("prompt_tokens", raw.get("input_tokens"))
+    completion = raw.get("completion_tokens", raw.get("output_tokens", 0))
+    if type(prompt) is not int:
+        return None
+    inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details") or {}
+    outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details") or {}
+    inside = inside if isinstance(inside, dict) else {}
+    outside = outside if isinstance(outside, dict) else {}
+    prompt, completion = _count(prompt), _count(completion)
+    cached = min(_count(inside.get("cached_tokens")), prompt)
+    heard = min(_count(inside.get("audio_tokens")), prompt - cached)
+    thought = min(_count(outside.get("reasoning_tokens")), completion)
+    spoken = min(_count(outside.get("audio_tokens")), completion - thought)
+    return Usage(
+        input=prompt - cached - heard,
+        cached_input=cached,
+        audio_input=heard,
+        output=completion - thought - spoken,
+        reasoning=thought,
+        audio_output=spoken,
+        source=PROVIDER,
+    )
