@@ -1,0 +1,1 @@
+"""Where clients come in: bytes to Call, Reply to bytes."""

@@ -1,0 +1,107 @@
+"""Header lines of a request: strict syntax, and what may go on to an upstream.
+
+Lines repeat from call to call, so what was found out about one is remembered (bounded).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from gateway.core.errors import CallerError
+
+# RFC 9110, 5.6.2 (token) and 5.5 (field values: no control bytes but HTAB).
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+PASS, DROP, FRAMING = 0, 1, 2
+
+# These decide where a message ends or what the connection does next; `request.py` looks at each.
+_FRAMING = frozenset(
+    (b"content-length", b"transfer-encoding", b"host", b"connection", b"expect", b"content-encoding")
+)
+
+# Never forwarded: hop-by-hop (RFC 9110, 7.6.1), the caller's credentials, everything a provider
+# would take for the operator's identity, and what only proxies may say.
+_DROPPED = frozenset(
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"http2-settings",
+        b"accept-encoding",
+        b"authorization",
+        b"x-api-key",
+        b"api-key",
+        b"cookie",
+        b"openai-organization",
+        b"openai-project",
+        b"x-goog-api-key",
+        b"ocp-apim-subscription-key",
+        b"forwarded",
+        b"via",
+        b"x-real-ip",
+        b"x-request-id",
+        b"x-tenant",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"x-http-method-override",
+        b"max-forwards",
+    )
+)
+_DROPPED_PREFIXES = (b"x-penstock-", b"x-forwarded-", b"cf-", b"x-amz-", b"x-ms-")
+
+_MEMO_ENTRIES = 2048
+_MEMO_LINE = 512
+
+
+class Field(NamedTuple):
+    """One header line: lower-case name, value, `PASS`/`DROP`/`FRAMING`, and its wire form."""
+
+    name: bytes
+    value: bytes
+    kind: int
+    wire: bytes
+
+
+_memo: dict[bytes, Field] = {}
+
+
+def field(line: bytes) -> Field:
+    """A header line (without its CRLF) taken apart. Raises `CallerError` (400)."""
+    known = _memo.get(line)
+    if known is not None:
+        return known
+    found = _parse(line)
+    if len(line) <= _MEMO_LINE:
+        if len(_memo) >= _MEMO_ENTRIES:
+            _memo.clear()
+        _memo[line] = found
+    return found
+
+
+def _parse(line: bytes) -> Field:
+    if line[:1] in (b" ", b"\t"):
+        raise CallerError("Folded header lines are not accepted; send each header on one line.")
+    name, colon, value = line.partition(b":")
+    if not colon or _NAME.match(name) is None:
+        raise CallerError("A header line must be 'name: value' with a name of token characters.")
+    value = value.strip(b" \t")
+    if _FORBIDDEN.search(value):
+        raise CallerError("A header value must not hold control characters.")
+    name = name.lower()
+    return Field(name, value, kind_of(name), name + b": " + value + b"\r\n")
+
+
+def kind_of(name: bytes) -> int:
+    """What becomes of a header of this (lower-case) name."""
+    if name in _FRAMING:
+        return FRAMING
+    if name in _DROPPED or name.startswith(_DROPPED_PREFIXES) or b"_" in name:
+        # An underscore turns into a dash in many servers, which would bring dropped names back.
+        return DROP
+    return PASS

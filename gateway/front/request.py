@@ -1,0 +1,208 @@
+"""A request's head: strict HTTP/1.1 (RFC 9112), bytes in, a `Head` out. No sockets.
+
+What is refused here never reaches an upstream: there is one reading of every message, and it is
+the strict one. Anything two parsers could read differently is an error.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.core.call import Headers
+from gateway.core.errors import CallerError
+from gateway.front.fields import PASS, Field, field
+
+MAX_TARGET = 8192
+MAX_FIELDS = 128
+
+CHUNKED = -1
+
+_LINE = re.compile(rb"([A-Z][A-Z\-]{0,23}) (\S{1,%d}) HTTP/1\.([01])\Z" % MAX_TARGET)
+# RFC 3986 characters of path and query, and nothing else; the path begins with one slash.
+_TARGET = re.compile(
+    rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9\-._~!$&'()*+,;=:@/]*)*)"
+    rb"(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|{}%]*))?\Z"
+)
+_DOTS = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:/|\Z)|//|%2[fF]\.|%00|%5[cC]")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._\-~%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+_SLASH_V1 = re.compile(r"/v1(?=/|\Z)")
+
+# The paths the gateway knows by name; all others are "other" and pass through.
+ENDPOINTS = frozenset(
+    (
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "responses",
+        "moderations",
+        "models",
+        "images/generations",
+        "images/edits",
+        "images/variations",
+        "audio/speech",
+        "audio/transcriptions",
+        "audio/translations",
+        "files",
+        "batches",
+        "rerank",
+        "messages",
+    )
+)
+FAMILIES = ("models", "files", "batches", "responses", "images", "audio")
+
+
+class Head:
+    """A request head that passed. `length` is the body's: bytes, or `CHUNKED`.
+
+    `path` is without a leading /v1; `passed` the wire block of headers that may go upstream.
+    """
+
+    __slots__ = (
+        "continues",
+        "endpoint",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "passed",
+        "path",
+        "query",
+    )
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+        self.passed = b""
+        self.length = 0
+        self.keep_alive = True
+        self.continues = False
+
+
+def parse(data: bytes) -> Head:
+    """A head without its final CRLFCRLF. Raises `CallerError`: 400, 405, 413, 414 or 431."""
+    if data.count(b"\n") != data.count(b"\r\n") or data.count(b"\r") != data.count(b"\r\n"):
+        raise CallerError("Lines must end with CRLF; a bare CR or LF is not accepted.")
+    lines = data.split(b"\r\n")
+    head = Head()
+    _request_line(head, lines[0])
+    if len(lines) > MAX_FIELDS:
+        raise CallerError(
+            f"More than {MAX_FIELDS - 1} headers.", status=431, code="caller_headers_too_large"
+        )
+    framing: list[Field] | None = None
+    headers, passed = head.headers, []
+    for line in lines[1:]:
+        found = field(line)
+        headers.append((found[0], found[1]))
+        if found[2] == PASS:
+            passed.append(found[3])
+        elif found[2] > PASS + 1:
+            if framing is None:
+                framing = []
+            framing.append(found)
+    head.passed = b"".join(passed)
+    _frame(head, framing or ())
+    return head
+
+
+_targets: dict[bytes, tuple[str, str, bytes, str, int]] = {}
+
+
+def _request_line(head: Head, line: bytes) -> None:
+    """Method, path, endpoint, query, version; lines are few and repeat, so they are remembered."""
+    known = _targets.get(line)
+    if known is None:
+        known = _read_line(line)
+        if len(_targets) >= 1024:
+            _targets.clear()
+        if len(line) < 256:
+            _targets[line] = known
+    head.method, head.path, head.query, head.endpoint, head.minor = known
+
+
+def _read_line(line: bytes) -> tuple[str, str, bytes, str, int]:
+    if len(line) > MAX_TARGET + 40:
+        raise CallerError("The request target is too long.", status=414, code="caller_uri_too_long")
+    match = _LINE.match(line)
+    if match is None:
+        raise CallerError("The request line must be 'METHOD /path HTTP/1.1'.")
+    method, target, minor = match.groups()
+    if method in (b"CONNECT", b"TRACE"):
+        raise CallerError("This method is not offered.", status=405, code="caller_method_not_allowed")
+    parts = _TARGET.match(target)
+    if parts is None:
+        raise CallerError("The request target must be a path such as /v1/chat/completions.")
+    path, query = parts.group(1), parts.group(2)
+    if _DOTS.search(path):
+        raise CallerError("The path must not hold empty or dot segments.")
+    plain, endpoint = place(path.decode("ascii"))
+    return method.decode("ascii"), plain, query or b"", endpoint, int(minor)
+
+
+def place(path: str) -> tuple[str, str]:
+    """The path without a leading /v1, and the endpoint's name ("other" for paths without one)."""
+    plain = path[3:] if _SLASH_V1.match(path) else path
+    name = plain[1:]
+    if name in ENDPOINTS:
+        return plain, name
+    family = name.partition("/")[0]
+    return plain, family if family in FAMILIES else "other"
+
+
+def _frame(head: Head, fields: list[Field] | tuple[Field, ...]) -> None:
+    """Length, host, connection, expectation; each may come once."""
+    seen: dict[bytes, bytes] = {}
+    for found in fields:
+        name = found.name
+        if name in seen:
+            if name != b"connection":
+                raise CallerError(f"The header {name.decode()} came twice.")
+            seen[name] += b"," + found.value
+        else:
+            seen[name] = found.value
+    _host(head, seen.get(b"host"))
+    length, coding = seen.get(b"content-length"), seen.get(b"transfer-encoding")
+    if coding is not None:
+        _chunked(head, length, coding)
+    elif length is not None:
+        if _DIGITS.match(length) is None:
+            raise CallerError("content-length must be one decimal number.")
+        head.length = int(length)
+    head.keep_alive = head.minor == 1
+    if b"connection" in seen:
+        _connection(head, seen[b"connection"].lower())
+    expect = seen.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise CallerError("The only expectation that can be met is 100-continue.")
+        head.continues = head.minor == 1
+
+
+def _host(head: Head, host: bytes | None) -> None:
+    if host is None:
+        if head.minor == 1:
+            raise CallerError("HTTP/1.1 needs exactly one host header.")
+    elif _HOST.match(host) is None:
+        raise CallerError("The host header must be a host name or address with an optional port.")
+
+
+def _chunked(head: Head, length: bytes | None, coding: bytes) -> None:
+    if length is not None:
+        raise CallerError("content-length and transfer-encoding must not come together.")
+    if head.minor == 0 or coding.lower() != b"chunked":
+        raise CallerError("The only transfer-encoding accepted is chunked, in HTTP/1.1.")
+    head.length = CHUNKED
+
+
+def _connection(head: Head, value: bytes) -> None:
+    """Keep-alive, and the headers it names: those are hop-by-hop and stay here (RFC 9110, 7.6.1)."""
+    tokens = {token.strip() for token in value.split(b",")}
+    if b"close" in tokens:
+        head.keep_alive = False
+    elif head.minor == 0 and b"keep-alive" in tokens:
+        head.keep_alive = True
+    named = tokens - {b"close", b"keep-alive", b"", b"upgrade"}
+    if named:
+        kept = [line for line in head.passed.split(b"\r\n") if line.partition(b":")[0] not in named]
+        head.passed = b"\r\n".join(kept)
