@@ -1,0 +1,1 @@
+"""Measurements of the gateway from outside, against nginx on the same machine."""
