@@ -1,0 +1,92 @@
+"""The admin app: health, readiness, metrics. Served by the supervisor, on the admin port only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import __version__
+from gateway.core.codec import dumps
+from gateway.core.errors import CallerError, FaultError, GatewayError
+from gateway.observe.metrics import Metrics
+
+_HERE = {
+    "/healthz": "200 while this process runs",
+    "/readyz": "200 when calls are accepted, else 503, with the reasons",
+    "/metrics": "Prometheus or OpenMetrics text",
+}
+
+
+class Control(Protocol):
+    """What the admin app may ask the supervisor."""
+
+    metrics: Metrics
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether calls are accepted, and why or why not.
+
+        The detail says workers ready and wanted, the revision, whether it drains, and the fault
+        lines of the last refused configuration.
+        """
+
+    def status(self) -> dict[str, Any]:
+        """What runs, for people."""
+
+
+def build(control: Control) -> Starlette:
+    """The app over one supervisor."""
+
+    async def healthz(request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        ready, detail = control.ready()
+        return _json({"ready": ready, **detail}, 200 if ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        content_type, body = control.metrics.render(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
+
+    async def here(request: Request) -> Response:
+        return _json({"name": "penstock", "version": __version__, "paths": _HERE, "status": control.status()})
+
+    endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/": here,
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": metrics,
+    }
+    return Starlette(
+        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()],
+        exception_handlers={HTTPException: _refusal, Exception: _fault},
+    )
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(dumps(document), status, {"cache-control": "no-store"}, media_type="application/json")
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    if status == 404:
+        refusal: GatewayError = CallerError(
+            f"The admin port has no such path; it has {', '.join(_HERE)}.",
+            status=404,
+            code="caller_not_found",
+        )
+    else:
+        refusal = CallerError(str(error.detail), status=status, code="caller_method_not_allowed")
+    answer = _json(refusal.document(""), status)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return _json(FaultError("The admin port failed; the log says why.", status=500).document(""), 500)

@@ -1,0 +1,22 @@
+"""What holds for the whole suite: where nobody looks (CI), a skipped test is a failed one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Nothing in the suite judges speed: machines are shared, and a fresh clone first builds hypothesis' tables.
+settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("penstock")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Turn a green session with skips red when CI=true."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if os.environ.get("CI") == "true" and skipped and session.exitstatus == pytest.ExitCode.OK:
+        reporter.write_line(f"CI=true: {len(skipped)} skipped test(s) count as failed", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
