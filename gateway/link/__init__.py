@@ -1,0 +1,1 @@
+"""What connects a worker and the supervisor: messages over a socket pair, and the journal."""

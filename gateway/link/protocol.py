@@ -1,0 +1,90 @@
+"""Frames between worker and supervisor, sans-IO: a 4-byte big-endian length, then one JSON object."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from gateway.core.codec import JSONError, dumps, loads
+from gateway.core.principal import KeyEntry
+from gateway.settings.schema import Settings
+
+Message = dict[str, Any]
+LARGEST = 64 << 20  # bytes of one frame's JSON
+
+
+class LinkError(Exception):
+    """The other end does not speak this protocol; the link is of no more use."""
+
+
+def encode(message: Message) -> bytes:
+    """One message as a frame. Raises `LinkError` when it is too long."""
+    body = dumps(message)
+    if len(body) > LARGEST:
+        raise LinkError(f"a {message.get('t')} message of {len(body)} bytes; at most {LARGEST} are allowed")
+    return len(body).to_bytes(4, "big") + body
+
+
+class Decoder:
+    """Cuts a byte stream into messages, wherever the pieces were cut."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """All messages that `data` completes. Raises `LinkError`."""
+        held = self._held
+        held += data
+        messages: list[Message] = []
+        start = 0
+        while len(held) - start >= 4:
+            end = start + 4 + int.from_bytes(held[start : start + 4], "big")
+            if end - start - 4 > LARGEST:
+                raise LinkError(f"a frame of {end - start - 4} bytes; at most {LARGEST} are allowed")
+            if end > len(held):
+                break
+            messages.append(_message(bytes(held[start + 4 : end])))
+            start = end
+        del held[:start]
+        return messages
+
+
+def _message(body: bytes) -> Message:
+    try:
+        message = loads(body)
+    except JSONError as error:
+        raise LinkError(f"a frame that is not JSON: {error}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
+        raise LinkError("a frame that is not an object with a type `t`")
+    return message
+
+
+def revision(settings: Settings) -> Message:
+    """Settings for a worker. They hold secrets: this message stays on the private socket pair."""
+    packed = base64.b64encode(pickle.dumps(settings, pickle.HIGHEST_PROTOCOL)).decode()
+    return {"t": "revision", "id": settings.revision, "settings": packed}
+
+
+def settings_of(message: Message) -> Settings:
+    """The settings of a `revision`. Unpickles: only a child may call it, on its parent's word."""
+    settings = pickle.loads(base64.b64decode(message["settings"]))
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def keys(entries: Iterable[KeyEntry]) -> Message:
+    """All keys for a worker; digests only."""
+    return {"t": "keys", "keys": [{**asdict(entry), "digest": entry.digest.hex()} for entry in entries]}
+
+
+def entries_of(message: Message) -> list[KeyEntry]:
+    """The key entries of a `keys` message."""
+    return [_entry(raw) for raw in message["keys"]]
+
+
+def _entry(raw: dict[str, Any]) -> KeyEntry:
+    lists = {name: tuple(raw[name]) for name in ("roles", "models", "endpoints", "tags")}
+    return KeyEntry(**{**raw, **lists, "digest": bytes.fromhex(raw["digest"])})

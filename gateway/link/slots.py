@@ -1,0 +1,99 @@
+"""The table of open calls: fixed slots in a memory-mapped file that outlives its process.
+
+A slot is 2 KiB: one word with the length of its record (0: free), one with the log position at
+which its settled record will stand (0: not settled), then the record. The length is stored
+last when a slot is taken and cleared first when it is freed, each with one 8-byte store, so a
+process killed between two instructions leaves either a whole slot or a free one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from gateway.core.errors import FaultError
+
+SLOT = 2048
+ROOM = SLOT - 16  # bytes for a record
+_WORDS = SLOT // 8
+_FIRST = 256  # slots at the start; the table doubles from there
+
+
+def _full(message: str) -> FaultError:
+    return FaultError(message, code="gateway_ledger_full", retry_after=1)
+
+
+class SlotTable:
+    """The writer's side. `limit` bounds the calls open at once."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._limit = limit
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._free: list[int] = []
+        self._count = 0
+        self._map: mmap.mmap | None = None
+        self._words = memoryview(b"").cast("Q")
+        self._resize(min(_FIRST, limit))
+
+    def _resize(self, count: int) -> None:
+        # Space is taken now: a full disk must be an error here, not a SIGBUS at a later store.
+        os.posix_fallocate(self._fd, 0, count * SLOT)
+        if self._map is not None:
+            self._words.release()
+            self._map.close()
+        self._map = mmap.mmap(self._fd, count * SLOT)
+        self._words = memoryview(self._map).cast("Q")
+        self._free = list(range(count - 1, self._count - 1, -1)) + self._free
+        self._count = count
+
+    def _grow(self) -> None:
+        if self._count >= self._limit:
+            raise _full(f"all {self._limit} slots for open calls are taken; try again")
+        try:
+            self._resize(min(self._count * 2, self._limit))
+        except OSError as error:
+            raise _full(f"no room for the table of open calls: {error.strerror}") from error
+
+    def take(self, record: bytes) -> int:
+        """Put an opened call's record (at most `ROOM` bytes) into a free slot."""
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        at, word = slot * SLOT + 16, slot * _WORDS
+        self._map[at : at + len(record)] = record  # type: ignore[index]
+        self._words[word + 1] = 0
+        self._words[word] = len(record)
+        return slot
+
+    def settling(self, slot: int, position: int) -> None:
+        """Note where the log will hold the slot's settled record, before it is written there."""
+        self._words[slot * _WORDS + 1] = position
+
+    def free(self, slot: int) -> None:
+        """Give the slot back."""
+        self._words[slot * _WORDS] = 0
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """Unmap; what was written stays in the file."""
+        if self._map is not None:
+            self._words.release()
+            self._map.close()
+            self._map = None
+            os.close(self._fd)
+
+
+def taken(path: Path) -> list[tuple[int, bytes]]:
+    """The slots still taken in a dead process's table: (log position or 0, record)."""
+    try:
+        table = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    found = []
+    for start in range(0, len(table) - SLOT + 1, SLOT):
+        length = int.from_bytes(table[start : start + 8], "little")
+        if 0 < length <= ROOM:
+            position = int.from_bytes(table[start + 8 : start + 16], "little")
+            found.append((position, table[start + 16 : start + 16 + length]))
+    return found
