@@ -72,6 +72,11 @@ class Head:
     )
 
     def __init__(self) -> None:
+        self.method = ""
+        self.path = ""
+        self.query = b""
+        self.endpoint = ""
+        self.minor = 1
         self.headers: Headers = []
         self.passed = b""
         self.length = 0
@@ -87,9 +92,7 @@ def parse(data: bytes) -> Head:
     head = Head()
     _request_line(head, lines[0])
     if len(lines) > MAX_FIELDS:
-        raise CallerError(
-            f"More than {MAX_FIELDS - 1} headers.", status=431, code="caller_headers_too_large"
-        )
+        raise CallerError(f"More than {MAX_FIELDS - 1} headers.", status=431, code="caller_headers_too_large")
     framing: list[Field] | None = None
     headers, passed = head.headers, []
     for line in lines[1:]:
@@ -206,3 +209,19 @@ def _connection(head: Head, value: bytes) -> None:
     if named:
         kept = [line for line in head.passed.split(b"\r\n") if line.partition(b":")[0] not in named]
         head.passed = b"\r\n".join(kept)
+
+
+def hopeless(data: bytes, limit: int) -> None:
+    """Look at a head that has not ended, or is too long: raises where it can't become a good one."""
+    if len(data) > limit:
+        if b"\r\n" not in data[: MAX_TARGET + 40]:
+            raise CallerError("The request target is too long.", status=414, code="caller_uri_too_long")
+        raise CallerError(
+            f"The head is larger than {limit} bytes (server.bounds.headers).",
+            status=431,
+            code="caller_headers_too_large",
+        )
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise CallerError("Lines must end with CRLF; a bare CR or LF is not accepted.")
+    if not b"A" <= data[:1] <= b"Z" and data != b"\r":
+        raise CallerError("The request line must be 'METHOD /path HTTP/1.1'.")

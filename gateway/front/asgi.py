@@ -1,0 +1,278 @@
+"""The same pipeline under plain ASGI: for what is not hot, and for any other server.
+
+uvicorn gateway.front.asgi:app        one process, its own limits and ledger, no supervisor
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.core.call import Call
+from gateway.core.codec import event
+from gateway.core.errors import CallerError, FaultError, GatewayError, UpstreamError
+from gateway.core.reply import Reply
+from gateway.front import body as bodies
+from gateway.front.fields import PASS, kind_of
+from gateway.front.head import block, pairs
+from gateway.front.intake import Intake
+from gateway.front.request import place
+from gateway.live import Live
+from gateway.pipeline import Emitter, Pipeline, refusal
+from gateway.settings.schema import Bounds
+
+__all__ = ["app", "build"]
+
+_RESERVE = 256 * 1024  # bodies above this count against the memory bound
+_SOLO = "gateway.worker:solo"  # the composition root for one process, above this floor
+
+
+def build(live: Live, bounds: Bounds, intake: Intake | None = None) -> ASGIApp:
+    """The ASGI application on a running pipeline."""
+    return Starlette(routes=_routes(Endpoint(intake or Intake(live, bounds))))
+
+
+def _routes(endpoint: Endpoint) -> list[Any]:
+    return [Route("/healthz", _healthz), Route("/{path:path}", endpoint)]
+
+
+async def _healthz(request: Any) -> JSONResponse:
+    return JSONResponse({"status": "ok"})
+
+
+class Endpoint:
+    """Runs one call for one ASGI request."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await AsgiConversation(self.intake, scope, receive, send).run()
+
+
+class AsgiConversation:
+    """One call under ASGI: body in, pipeline, answer out, and an ear on the client all the while."""
+
+    def __init__(self, intake: Intake, scope: Scope, receive: Receive, send: Send) -> None:
+        self.intake = intake
+        self.pipeline: Pipeline = intake.live.pipeline
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._reserved = 0
+        self._expired = False
+        self._begun = False
+        self._task: asyncio.Task[None] | None = None
+        self.call = self._call()
+
+    def _call(self) -> Call:
+        scope = self._scope
+        raw = scope.get("raw_path") or scope["path"].encode()
+        path, endpoint = place(raw.partition(b"?")[0].decode("ascii", "replace"))
+        headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
+        call = Call(scope["method"], path, endpoint, headers, b"")
+        named = {t.strip().lower() for n, v in headers if n == b"connection" for t in v.split(b",")}
+        call.passed = block([p for p in headers if kind_of(p[0]) == PASS and p[0] not in named])
+        call.query = scope.get("query_string", b"")
+        client = scope.get("client")
+        call.client = client[0] if client else "local"
+        self.intake.stamp(call, time.monotonic())
+        return call
+
+    async def run(self) -> None:
+        """Answer and settle; a client that leaves cancels the work at once."""
+        call = self.call
+        self.intake.enter(self)
+        try:
+            await self._read_body()
+            bodies.read(call, self.intake.bounds.body)
+            call.arrived = time.monotonic()
+            await self._until_gone(self._answer())
+        except GatewayError as error:
+            await self._whole(refusal(call, error), close=True)
+        except asyncio.CancelledError:
+            if not self._expired:
+                self._gone()
+                raise
+            await self._late()
+        finally:
+            self.pipeline.settle(call)
+            self.intake.release(self._reserved)
+            self.intake.exit(self)
+
+    async def _until_gone(self, work: Any) -> None:
+        """Run the answer while listening for the client's disconnect."""
+        task = self._task = asyncio.ensure_future(work)
+        ear = asyncio.ensure_future(self._disconnected())
+        try:
+            await asyncio.wait((task, ear), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                self._gone()
+            try:
+                await task
+            except asyncio.CancelledError:
+                if self._expired:
+                    await self._late()
+        finally:
+            task.cancel()
+            ear.cancel()
+
+    async def _disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _gone(self) -> None:
+        call = self.call
+        call.outcome, call.code = "client_gone", "caller_gone"
+        call.status = call.status or 499
+
+    async def _read_body(self) -> None:
+        bounds = self.intake.bounds
+        declared = self.call.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > bounds.body:
+            raise bodies.too_large(bounds.body)
+        parts: list[bytes] = []
+        size, more = 0, True
+        deadline = time.monotonic() + bounds.body_time
+        while more:
+            try:
+                message = await asyncio.wait_for(self._receive(), max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise CallerError(
+                    "The request's body took too long.", status=408, code="caller_timeout"
+                ) from None
+            if message["type"] == "http.disconnect":
+                self._gone()
+                raise CallerError("The client left before its request was whole.", code="caller_gone")
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > bounds.body:
+                raise bodies.too_large(bounds.body)
+            if size - self._reserved > _RESERVE:
+                self.intake.reserve(size - self._reserved)
+                self._reserved = size
+            parts.append(piece)
+            more = message.get("more_body", False)
+        self.call.body = b"".join(parts)
+
+    # -- the answer
+
+    async def _answer(self) -> None:
+        call = self.call
+        reply = await self.pipeline.answer(call)
+        call.status = reply.status
+        if reply.body is not None:
+            await self._whole(reply)
+        else:
+            await self._stream(reply)
+
+    async def _whole(self, reply: Reply, close: bool = False) -> None:
+        call, body = self.call, reply.body or b""
+        call.status = reply.status
+        headers = [*reply.headers, *pairs(call)]
+        if reply.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(body)))
+        if close:
+            headers.append((b"connection", b"close"))
+        self._begun = True
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body if call.method != "HEAD" else b""})
+        if not call.outcome:
+            call.outcome = "ok" if reply.status < 400 else "upstream_error"
+
+    async def _stream(self, reply: Reply) -> None:
+        call, source = self.call, reply.source
+        assert source is not None
+        headers = [*reply.headers, *pairs(call)]
+        length = getattr(source, "length", None)
+        if length is not None and not reply.event_stream and not self.pipeline.emits:
+            headers.append((b"content-length", b"%d" % length))
+        filters = _Filters(reply, call, self.pipeline)
+        self._begun = True
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        try:
+            while piece := await source.read():
+                if piece := await filters.feed(piece):
+                    await self._piece(piece)
+            await self._piece(await filters.finish(), more=False)
+            call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
+        except UpstreamError as error:
+            call.outcome, call.code = "truncated", error.code
+            if not reply.event_stream:
+                raise  # the server cuts the connection: the client must see that this is not all
+            mark = b"" if reply.tap is None or reply.tap.clean else b"\n\n"
+            await self._piece(mark + event(error.document(call.id)), more=False)
+        finally:
+            source.close()
+
+    async def _piece(self, data: bytes, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _late(self) -> None:
+        """The drain deadline came first."""
+        error = FaultError("The gateway is shutting down.", code="gateway_draining", retry_after=1)
+        if not self._begun:
+            await self._whole(refusal(self.call, error), close=True)
+        else:
+            self.call.outcome, self.call.code = "truncated", error.code
+            await self._piece(b"\n\n" + event(error.document(self.call.id)), more=False)
+
+    def expire(self) -> None:
+        """End now (drain)."""
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+class _Filters:
+    """Tap and listening stages of one stream, in the pull form."""
+
+    def __init__(self, reply: Reply, call: Call, pipeline: Pipeline) -> None:
+        self._tap = reply.tap
+        self._emitter = Emitter(call, pipeline.emits, reply.event_stream) if pipeline.emits else None
+
+    async def feed(self, piece: bytes) -> bytes:
+        if self._tap is not None:
+            piece = self._tap.feed(piece)
+        if self._emitter is not None and piece:
+            piece = await self._emitter.feed_waiting(piece)
+        return piece
+
+    async def finish(self) -> bytes:
+        rest = self._tap.finish() if self._tap is not None else b""
+        if self._emitter is not None:
+            if rest:
+                rest = await self._emitter.feed_waiting(rest)
+            rest += await self._emitter.finish_waiting()
+        return rest
+
+
+def _solo() -> ASGIApp:
+    """The application for any ASGI server: the gateway is composed when the server starts it."""
+    routes: list[Any] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        module, _, name = _SOLO.partition(":")
+        compose = getattr(importlib.import_module(module), name)
+        running: AbstractAsyncContextManager[tuple[Live, Bounds]]
+        running = compose(os.environ.get("PENSTOCK_CONFIG"))
+        async with running as (live, bounds):
+            app.router.routes[:] = _routes(Endpoint(Intake(live, bounds)))
+            yield
+
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+app = _solo()

@@ -1,0 +1,148 @@
+"""A request's body: decoded if it came encoded, parsed once, its model and stream flag found.
+
+Limits are in bytes. Everything wrong with a body is a `CallerError`: 400, 413 or 415.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from gateway.core.call import Call
+from gateway.core.codec import JSONError, loads
+from gateway.core.errors import CallerError
+from gateway.front.multipart import model_of
+
+# Endpoints whose body must be a JSON object; on other paths the body is passed on as it is.
+JSON_ENDPOINTS = frozenset(
+    (
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "responses",
+        "moderations",
+        "images/generations",
+        "audio/speech",
+        "rerank",
+        "messages",
+        "batches",
+    )
+)
+# Those that can't be routed without a model.
+MODEL_ENDPOINTS = frozenset(("chat/completions", "completions", "embeddings"))
+
+
+def too_large(limit: int) -> CallerError:
+    """The refusal of a body beyond the limit."""
+    return CallerError(
+        f"The body is larger than {limit} bytes (server.bounds.body).",
+        status=413,
+        code="caller_body_too_large",
+    )
+
+
+def read(call: Call, limit: int) -> None:
+    """Decode and parse the call's body, and set `document`, `model` and `stream`."""
+    encoding = call.header(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        call.body = decode(call.body, encoding.lower(), limit)
+    if call.method != "POST" or not call.body:
+        if call.method == "POST" and call.endpoint in MODEL_ENDPOINTS:
+            raise CallerError("The body must be a JSON object; it is empty.")
+        return
+    if call.endpoint in JSON_ENDPOINTS and call.path == "/" + call.endpoint:
+        document = parse(call.body)
+        call.document = document
+        _model(call, document)
+        call.stream = document.get("stream") is True
+        return
+    kind = call.header(b"content-type") or b""
+    if kind.startswith(b"multipart/form-data"):
+        call.model = model_of(call.body, kind)
+    elif kind.startswith(b"application/json"):
+        _glance(call)
+
+
+def _glance(call: Call) -> None:
+    """On a path the gateway does not know, a JSON body's model routes it, if there is one."""
+    try:
+        document = parse(call.body)
+    except CallerError:
+        return
+    call.document = document
+    if isinstance(document.get("model"), str):
+        call.model = document["model"]
+    call.stream = document.get("stream") is True
+
+
+def _model(call: Call, document: dict[str, Any]) -> None:
+    model = document.get("model")
+    if type(model) is str:
+        call.model = model
+        if len(model) > 512:
+            raise CallerError("'model' is longer than 512 characters.", param="model")
+    elif model is not None or call.endpoint in MODEL_ENDPOINTS:
+        raise CallerError("'model' must be given, as a string.", param="model")
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """A JSON object, strictly: no NaN, no lone surrogates, no second `model`."""
+    try:
+        document = loads(body)
+    except JSONError as error:
+        raise CallerError(f"The body is not valid JSON: {_safe(error)}") from None
+    if type(document) is not dict:
+        raise CallerError(f"The body must be a JSON object, not {_kind(document)}.")
+    # The model that is authorised must be the one that is forwarded: with two of them a server
+    # may take the first and another the last. Escapes (\u006d…) could hide the second.
+    if (body.count(b'"model"') > 1 or b"\\u006" in body) and _twice(body, "model"):
+        raise CallerError("'model' is given twice.", param="model")
+    return document
+
+
+def _safe(error: Exception) -> str:
+    return str(error).encode("ascii", "replace").decode()[:200]
+
+
+def _kind(value: object) -> str:
+    names = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
+    return names.get(type(value), "null")
+
+
+def _twice(body: bytes, name: str) -> bool:
+    """Whether the top-level object has a member twice. Only the outermost pairs are looked at last."""
+    last: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal last
+        last = pairs
+
+    try:
+        json.loads(body, object_pairs_hook=keep)
+    except (ValueError, RecursionError):
+        raise CallerError("The body is nested too deeply or holds a number that is too long.") from None
+    return sum(key == name for key, _ in last) > 1
+
+
+def decode(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """A gzip or deflate request body, never more than `limit` bytes of it."""
+    if encoding in (b"gzip", b"x-gzip"):
+        inflater = zlib.decompressobj(wbits=31)
+    elif encoding == b"deflate":
+        inflater = zlib.decompressobj()
+    else:
+        raise CallerError(
+            "content-encoding must be gzip, deflate or absent.",
+            status=415,
+            code="caller_encoding_not_supported",
+        )
+    try:
+        data = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        raise CallerError(f"The body is not valid {encoding.decode()}.") from None
+    if len(data) > limit:
+        raise too_large(limit)
+    if not inflater.eof or inflater.unused_data:
+        raise CallerError(f"The body is not one complete {encoding.decode()} stream.")
+    return data

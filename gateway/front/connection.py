@@ -1,0 +1,188 @@
+"""A client connection's states, bounds, flow control and end; the lane adds what the bytes mean.
+
+HEAD   collecting a head            ── complete ──► BODY (hot endpoints) or COLD (all others)
+BODY   collecting a hot request's body  ─────────► BUSY
+BUSY   a call is under way; what the client sends meanwhile is kept, bounded
+COLD   uvicorn's own cycle runs the ASGI application; the lane feeds it this message's bytes only
+SHUT   the connection is being closed; what still comes is dropped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.core.call import Call
+from gateway.core.errors import CallerError, GatewayError
+from gateway.core.reply import Source
+from gateway.front.chunked import ChunkedBody
+from gateway.front.conversation import Conversation
+from gateway.front.intake import Intake
+from gateway.front.request import Head
+from gateway.pipeline import refusal
+from gateway.settings.schema import Bounds
+
+HEAD, BODY, BUSY, COLD, SHUT = range(5)
+
+AHEAD = 64 * 1024  # pipelined bytes kept while a call runs
+_LINGER = 2.0  # seconds a refused client may go on sending before it is cut
+
+
+class ClientConnection(HttpToolsProtocol):
+    """One client connection. `intake` and `bounds` are set on a subclass, see `lane.protocol`."""
+
+    intake: Intake
+    bounds: Bounds
+    deadline = 0.0  # monotonic seconds; the intake's sweep looks at it
+    minor = 1  # of the request's HTTP/1.x
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._held = b""
+        self._head: Head | None = None
+        self._parts: list[bytes] = []
+        self._left = 0  # body bytes still to come, or CHUNKED
+        self._reserved = 0
+        self._chunks: ChunkedBody | None = None
+        self._conversation: Conversation | None = None
+        self._source: Source | None = None
+        self._drain: asyncio.Future[None] | None = None
+        self._received = 0.0
+        self._closing = False
+        self._answered = False  # the cold lane's answer is complete
+        self._host = self.client[0] if self.client else "local"
+        self._state = HEAD
+        self.deadline = time.monotonic() + self.bounds.idle
+        self.intake.join(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = SHUT
+        self.intake.leave(self)
+        self._release()
+        conversation = self._conversation
+        if conversation is not None and conversation.task is not None:
+            conversation.task.cancel()
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_result(None)
+        super().connection_lost(exc)
+
+    # -- between two requests
+
+    def finished(self, conversation: Conversation, close: bool) -> None:
+        """The call has ended and is settled: the connection takes the next request, or closes."""
+        self.intake.exit(conversation)
+        self._conversation = None
+        self._release()
+        self.server_state.total_requests += 1
+        if self._state == SHUT or self.transport.is_closing():
+            return
+        if close or self._closing:
+            self._linger()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """Ready for the next request, which may be here already."""
+        self._state = HEAD
+        self.deadline = time.monotonic() + self.bounds.idle
+        if self._held:
+            held, self._held = self._held, b""
+            if len(held) > AHEAD:
+                self.transport.resume_reading()
+            self.loop.call_soon(self._resume, held)
+
+    def _resume(self, held: bytes) -> None:
+        """Take up what was sent ahead; bytes that came in between stand behind it."""
+        if self._state == HEAD:
+            behind, self._held = self._held, b""
+            self.data_received(held + behind)
+
+    # -- bounds and bad ends
+
+    def _reserve(self, size: int) -> bool:
+        try:
+            self.intake.reserve(size)
+        except GatewayError as error:
+            self._refuse(error)
+            return False
+        self._reserved += size
+        return True
+
+    def _release(self) -> None:
+        if self._reserved:
+            self.intake.release(self._reserved)
+            self._reserved = 0
+
+    def _refuse(self, error: GatewayError) -> None:
+        """A request that is no call: answer, count, close. The upstream has seen nothing."""
+        self.intake.live.count_refused(error.code)
+        if self._state == COLD:
+            self.transport.abort()
+            return
+        call = Call("", "", "other", [], b"")
+        self.intake.stamp(call, self._received)
+        Conversation(self, call, True).respond(refusal(call, error))
+        self._parts, self._chunks, self._held = [], None, b""
+        self._release()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but let the client read the answer first: unread bytes would turn it into a reset."""
+        self._state = SHUT
+        self.deadline = time.monotonic() + _LINGER
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def overdue(self) -> None:
+        """The deadline has passed (called by the intake's sweep)."""
+        self.deadline = 0.0
+        if self._state == BODY or (self._state == HEAD and self._held):
+            late = "body" if self._state == BODY else "head"
+            self._refuse(
+                CallerError(f"The request's {late} took too long.", status=408, code="caller_timeout")
+            )
+        elif self._state == COLD:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    # -- flow control and shutdown
+
+    def writing(self, source: Source | None) -> None:
+        """The source that is paused while this client is slow; None at the stream's end."""
+        self._source = source
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._source is not None:
+            self._source.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._source is not None:
+            self._source.resume()
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait while the client is slow."""
+        if self.flow.write_paused:
+            self._drain = self.loop.create_future()
+            await self._drain
+
+    def eof_received(self) -> None:
+        """A client that ends its side has gone: the transport closes."""
+
+    def shutdown(self) -> None:
+        """Drain: close when idle, else after the answer under way."""
+        self._closing = True
+        if self._state == HEAD and not self._held:
+            self.transport.close()
+        elif self._state == BUSY and self._conversation is not None:
+            self._conversation.close_after()
+        elif self._state == COLD:
+            super().shutdown()

@@ -1,0 +1,101 @@
+"""The head of an answer: status line, headers of the reply, our reasons. Nothing in it can be split."""
+
+from __future__ import annotations
+
+import http
+import re
+import time
+
+from gateway.core.call import Call, Headers
+from gateway.core.reply import Reply
+
+_UNSAFE = re.compile(rb"[^\x21-\x7e]+")
+
+
+def _line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return b"HTTP/1.1 %d %s\r\n" % (status, phrase.encode())
+
+
+STATUS = {status: _line(status) for status in range(100, 600)}
+BODYLESS = frozenset((204, 304))
+
+
+def safe(text: str) -> bytes:
+    """Text as a header value: printable ASCII without spaces, at most 128 bytes."""
+    data = text.encode("ascii", "replace")
+    return _UNSAFE.sub(b"-", data)[:128] if _UNSAFE.search(data) else data[:128]
+
+
+_targets: dict[tuple[str, str, str, str], bytes] = {}
+
+
+def reasons(call: Call) -> bytes:
+    """The `x-penstock-*` block that depends on revision, target and reason; remembered, bounded."""
+    target, plan = call.target, call.plan
+    reason = call.reasons.get("route") or (plan.reason if plan is not None else call.code)
+    name = (target.model or call.model) if target is not None else ""
+    key = (call.revision, target.backend if target is not None else "", name, reason)
+    block = _targets.get(key)
+    if block is None:
+        if len(_targets) >= 1024:
+            _targets.clear()
+        where = safe(f"{key[1]}/{name}") if key[1] else b"none"
+        block = b"x-penstock-revision: %b\r\nx-penstock-target: %b\r\nx-penstock-reason: %b\r\n" % (
+            safe(call.revision),
+            where,
+            safe(reason) or b"none",
+        )
+        block += b"x-penstock-cache: off\r\nx-penstock-guard: off\r\n"
+        _targets[key] = block
+    return block
+
+
+def overhead(call: Call, now: float) -> float:
+    """Seconds spent in the gateway so far: everything but the wait for the upstream."""
+    if not call.sent:
+        return now - call.received
+    since = call.replied or call.first_byte or now
+    return (call.sent - call.received) + (now - since)
+
+
+def own(call: Call) -> bytes:
+    """All headers the gateway adds, as a wire block."""
+    parts = [
+        b"x-request-id: %b\r\n" % call.id.encode(),
+        reasons(call),
+        b"x-penstock-overhead-ms: %.3f\r\n" % (overhead(call, time.monotonic()) * 1000),
+    ]
+    if call.usage.source == "provider" or call.usage.source == "estimated":
+        parts.append(b"x-penstock-cost-usd: %d.%06d\r\n" % divmod(call.cost, 1_000_000))
+    limits: Headers | None = call.memo.get("ratelimit")
+    if limits:
+        for name, value in limits:
+            parts.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(parts)
+
+
+def block(headers: Headers) -> bytes:
+    """Header pairs in wire form. A value with a line break or NUL in it is left out."""
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value)
+            for name, value in headers
+            if b"\n" not in value and b"\r" not in value and b"\0" not in value
+        ]
+    )
+
+
+def render(call: Call, reply: Reply, framing: bytes) -> bytes:
+    """The whole head; `framing` is content-length, transfer-encoding and connection, in wire form."""
+    return b"".join((STATUS[reply.status], block(reply.headers), own(call), framing, b"\r\n"))
+
+
+def pairs(call: Call) -> Headers:
+    """The gateway's own headers as pairs, for ASGI."""
+    lines = own(call).split(b"\r\n")
+    found = (line.partition(b": ") for line in lines if line)
+    return [(name, value) for name, _, value in found]

@@ -1,0 +1,184 @@
+"""The hot lane: a uvicorn protocol class that frames every request itself, strictly.
+
+Hot endpoints go straight to a conversation; all others are fed, message by message, to uvicorn's
+own parser and the ASGI application. Both lanes see only messages that passed `request.parse`, so
+strictness stands in one place. The states are those of `connection.py`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from gateway.core.errors import GatewayError
+from gateway.front import body as bodies
+from gateway.front.chunked import ChunkedBody
+from gateway.front.connection import AHEAD, BODY, BUSY, COLD, HEAD, SHUT, ClientConnection
+from gateway.front.conversation import Conversation
+from gateway.front.intake import Intake
+from gateway.front.request import CHUNKED, Head, hopeless, parse
+from gateway.live import Live
+from gateway.settings.schema import Bounds
+
+HOT = frozenset(("chat/completions", "completions", "embeddings", "responses", "moderations", "rerank"))
+
+
+def protocol(live: Live, bounds: Bounds) -> type[LaneProtocol]:
+    """The protocol class for `uvicorn.Config(http=...)`, bound to this worker's pipeline and bounds."""
+    shared = Intake(live, bounds)
+    return type("Lane", (LaneProtocol,), {"intake": shared, "bounds": bounds})
+
+
+class LaneProtocol(ClientConnection):
+    """One client connection. `intake` and `bounds` are set by `protocol()` on a subclass."""
+
+    # -- bytes in
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == HEAD:
+            if not self._held:
+                self._received = time.monotonic()
+                self.deadline = self._received + self.bounds.header_time
+            self._on_head(data)
+        elif state == BODY:
+            self._on_body(data)
+        elif state == COLD and self._left:
+            self._on_cold(data)
+        elif state != SHUT:
+            self._held += data
+            if len(self._held) > AHEAD:
+                self.transport.pause_reading()
+
+    def _on_head(self, data: bytes) -> None:
+        if self._held:
+            data = self._held + data
+        if data[:2] == b"\r\n":  # RFC 9112, 2.2: one empty line before a request is ignored
+            data = data[2:]
+        end = data.find(b"\r\n\r\n")
+        self._held = b""
+        try:
+            if end < 0:
+                self._held = data
+                hopeless(data, self.bounds.headers)
+                return
+            if end > self.bounds.headers:
+                hopeless(data[: end + 4], self.bounds.headers)
+            head = parse(data[:end])
+            if head.length > self.bounds.body:
+                raise bodies.too_large(self.bounds.body)
+        except GatewayError as error:
+            self._refuse(error)
+            return
+        self.minor = head.minor
+        if head.endpoint in HOT and head.method == "POST" and len(head.path) == len(head.endpoint) + 1:
+            self._begin_hot(head, data[end + 4 :])
+        else:
+            self._begin_cold(head, data, end + 4)
+
+    # -- the hot lane
+
+    def _begin_hot(self, head: Head, rest: bytes) -> None:
+        length = head.length
+        if 0 <= length <= len(rest):
+            if length != len(rest):
+                rest, self._held = rest[:length], rest[length:]
+            self._start(head, rest)
+            return
+        if head.continues and not rest:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._head, self._state = head, BODY
+        self.deadline = time.monotonic() + self.bounds.body_time
+        self._left, self._parts = length, []
+        if length == CHUNKED:
+            self._chunks = ChunkedBody(self.bounds.body)
+        elif not self._reserve(length):
+            return
+        if rest:
+            self._on_body(rest)
+
+    def _on_body(self, data: bytes) -> None:
+        if self._chunks is not None:
+            self._on_chunks(self._chunks, data)
+            return
+        self._left -= len(data)
+        if self._left < 0:
+            data, self._held = data[: self._left], data[self._left :]
+        self._parts.append(data)
+        if self._left <= 0:
+            body, self._parts = b"".join(self._parts), []
+            assert self._head is not None
+            self._start(self._head, body)
+
+    def _on_chunks(self, chunks: ChunkedBody, data: bytes) -> None:
+        try:
+            rest = chunks.feed(data)
+        except GatewayError as error:
+            self._refuse(error)
+            return
+        if self._reserve(len(chunks.body) - self._reserved) and chunks.done:
+            self._chunks, self._held = None, rest
+            assert self._head is not None
+            self._start(self._head, bytes(chunks.body))
+
+    def _start(self, head: Head, body: bytes) -> None:
+        """The request is whole: make the call and its task."""
+        self._state, self._head = BUSY, None
+        self.deadline = 0.0
+        call = self.intake.call(head, body, self._received)
+        call.client = self._host
+        conversation = self._conversation = Conversation(self, call, not head.keep_alive or self._closing)
+        self.intake.enter(conversation)
+        try:
+            bodies.read(call, self.bounds.body)
+        except GatewayError as error:
+            conversation.refuse(error)
+            return
+        task = conversation.task = self.loop.create_task(conversation.run())
+        self.tasks.add(task)
+        task.add_done_callback(conversation.done)
+
+    # -- the cold lane
+
+    def _begin_cold(self, head: Head, data: bytes, end: int) -> None:
+        self._state, self._answered = COLD, False
+        self._left = head.length
+        self._chunks = ChunkedBody(self.bounds.body) if head.length == CHUNKED else None
+        self.deadline = time.monotonic() + self.bounds.body_time if self._left else 0.0
+        super().data_received(data[:end])
+        rest = data[end:]
+        if self._left:
+            if rest:
+                self._on_cold(rest)
+        else:
+            self._held = rest
+
+    def _on_cold(self, data: bytes) -> None:
+        """Feed uvicorn this message's bytes and no others."""
+        if self._chunks is not None:
+            try:
+                rest = self._chunks.feed(data)
+            except GatewayError as error:
+                self._refuse(error)
+                return
+            self._chunks.body.clear()  # uvicorn keeps the body; its size is bounded in front/asgi
+            if self._chunks.done:
+                self._chunks, self._left = None, 0
+        else:
+            rest = data[self._left :]
+            self._left = max(0, self._left - len(data))
+        self._held = rest
+        super().data_received(data[: len(data) - len(rest)] if rest else data)
+        if not self._left:
+            self.deadline = 0.0
+            if self._answered:
+                self._next()
+
+    def on_response_complete(self) -> None:
+        """The cold lane's answer has been written (called by uvicorn's cycle)."""
+        self.server_state.total_requests += 1
+        self._answered = True
+        if self.transport.is_closing() or self._state != COLD:
+            return
+        self.flow.resume_reading()
+        if not self._left:
+            self._next()

@@ -1,0 +1,179 @@
+"""The one loop: admit on the way in, emit on the way out, settle at the end, always."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from gateway.core.call import Call
+from gateway.core.codec import FrameSplitter, dumps
+from gateway.core.errors import FaultError, GatewayError
+from gateway.core.ports import Stage
+from gateway.core.reply import Event, Reply
+
+log = logging.getLogger("penstock.pipeline")
+
+JSON = (b"content-type", b"application/json")
+
+_background: set[asyncio.Task[None]] = set()
+
+
+class Pipeline:
+    """The compiled policy path of one revision: only the verbs that stages override.
+
+    A verb that is a plain function is called without an await; a plain `admit` may also return
+    an awaitable when, this once, it has to wait.
+    """
+
+    def __init__(self, stages: Sequence[Stage], revision: str = "") -> None:
+        self.stages = tuple(stages)
+        self.revision = revision
+        self.admits = _verbs(stages, "admit")
+        self.emits = _verbs(stages, "emit")
+        self.settles = _verbs(stages, "settle")
+        self.waits = any(inspect.iscoroutinefunction(emit) for emit in self.emits)
+        self.inflight = 0
+        self.on_idle: Callable[[], None] | None = None
+
+    async def open(self) -> None:
+        """Open the stages in order; what was opened is closed again when one fails."""
+        opened = []
+        try:
+            for stage in self.stages:
+                await stage.open()
+                opened.append(stage)
+        except BaseException:
+            for stage in reversed(opened):
+                await stage.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the stages, last first."""
+        for stage in reversed(self.stages):
+            try:
+                await stage.close()
+            except Exception:
+                log.exception("a stage failed to close")
+
+    async def answer(self, call: Call) -> Reply:
+        """Walk the stages until one answers. Refusals and faults come back as replies."""
+        try:
+            for admit in self.admits:
+                reply = admit(call)
+                if reply is not None:
+                    if type(reply) is not Reply:
+                        reply = await reply
+                        if reply is None:
+                            continue
+                    return reply  # type: ignore[no-any-return]
+            raise FaultError("No stage answered the call.", status=500, code="gateway_no_answer")
+        except GatewayError as error:
+            return refusal(call, error)
+        except Exception:
+            log.exception("a stage failed", extra={"request_id": call.id})
+            return refusal(
+                call, FaultError("The gateway failed on this call.", status=500, code="gateway_fault")
+            )
+
+    def settle(self, call: Call) -> None:
+        """Every stage's last word. What has to wait is finished in the background, shielded."""
+        for settle in self.settles:
+            try:
+                waiting = settle(call)
+            except Exception:
+                log.exception("a stage failed to settle", extra={"request_id": call.id})
+                continue
+            if waiting is not None:
+                task = asyncio.ensure_future(_finish(waiting, call.id))
+                _background.add(task)
+                task.add_done_callback(_background.discard)
+
+    def enter(self) -> None:
+        """A call begins on this pipeline."""
+        self.inflight += 1
+
+    def leave(self) -> None:
+        """A call on this pipeline has ended."""
+        self.inflight -= 1
+        if self.inflight == 0 and self.on_idle is not None:
+            self.on_idle()
+
+
+async def _finish(waiting: Awaitable[None], request_id: str) -> None:
+    try:
+        await waiting
+    except Exception:
+        log.exception("a stage failed to settle", extra={"request_id": request_id})
+
+
+def _verbs(stages: Sequence[Stage], name: str) -> tuple[Callable[..., Any], ...]:
+    inherited = getattr(Stage, name)
+    return tuple(getattr(s, name) for s in stages if getattr(type(s), name, inherited) is not inherited)
+
+
+def refusal(call: Call, error: GatewayError) -> Reply:
+    """The answer to a call that ends in an error; notes the outcome on the call."""
+    call.outcome = error.outcome
+    call.code = error.code
+    headers = [JSON, *error.headers]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, -int(-error.retry_after // 1))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Reply(error.status, headers, dumps(error.document(call.id)))
+
+
+class Emitter:
+    """Runs a stream's pieces through the stages that listen.
+
+    Server-sent events come to them frame by frame, other bodies as the pieces they arrived in.
+    """
+
+    __slots__ = ("_call", "_emits", "_frames")
+
+    def __init__(self, call: Call, emits: tuple[Callable[..., Any], ...], event_stream: bool) -> None:
+        self._call = call
+        self._emits = emits
+        self._frames = FrameSplitter() if event_stream else None
+
+    def feed(self, data: bytes) -> bytes:
+        """The plain form, for stages that never wait."""
+        if self._frames is None:
+            return self._emit(data)
+        return b"".join([self._emit(frame) for frame in self._frames.feed(data)])
+
+    def finish(self) -> bytes:
+        """What an unfinished last frame leaves."""
+        rest = self._frames.flush() if self._frames is not None else b""
+        return self._emit(rest) if rest else b""
+
+    def _emit(self, data: bytes) -> bytes:
+        event: Event | None = Event(data)
+        for emit in self._emits:
+            event = emit(self._call, event)
+            if event is None:
+                return b""
+        return event.data if event is not None else b""
+
+    async def feed_waiting(self, data: bytes) -> bytes:
+        """The same where at least one stage waits."""
+        pieces = self._frames.feed(data) if self._frames is not None else [data]
+        return b"".join([await self._emit_waiting(piece) for piece in pieces])
+
+    async def finish_waiting(self) -> bytes:
+        """The same as `finish` where at least one stage waits."""
+        rest = self._frames.flush() if self._frames is not None else b""
+        return await self._emit_waiting(rest) if rest else b""
+
+    async def _emit_waiting(self, data: bytes) -> bytes:
+        event: Any = Event(data)
+        for emit in self._emits:
+            event = emit(self._call, event)
+            if inspect.isawaitable(event):
+                event = await event
+            if event is None:
+                return b""
+        return event.data  # type: ignore[no-any-return]
