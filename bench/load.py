@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,18 +50,17 @@ class Load:
 
 def chat_body(size: int, stream: bool = False) -> bytes:
     """A chat completion request of exactly `size` bytes."""
+    question = {"role": "user", "content": ""}
+    system = {"role": "system", "content": "You are a helpful assistant. Answer in one short paragraph."}
     document = {
         "model": "gpt-4o-mini",
-        "messages": [
-            {"role": "system", "content": "You are a helpful assistant. Answer in one short paragraph."},
-            {"role": "user", "content": ""},
-        ],
+        "messages": [system, question],
         "temperature": 0.7,
         "max_tokens": 200,
         "stream": stream,
     }
     room = size - len(json.dumps(document))
-    document["messages"][1]["content"] = ("lorem ipsum dolor sit amet " * (room // 27 + 1))[:room]
+    question["content"] = ("lorem ipsum dolor sit amet " * (room // 27 + 1))[:room]
     return json.dumps(document).encode()
 
 
@@ -99,3 +99,15 @@ def _read(output: str) -> Load:
     if errors or not result["requests"]:
         raise Void(f"{errors} of {result['requests']} requests failed")
     return Load(**result)
+
+
+def together(url: str, key: str, body: bytes, seconds: float, count: int) -> float:
+    """Requests per second of `count` generators at once, each on a core of its own from 0 up."""
+    with ThreadPoolExecutor(count) as pool:
+        for warm in (True, False):
+            runs = [
+                pool.submit(wrk, url, key, body, seconds=1 if warm else seconds, cores=str(core))
+                for core in range(count)
+            ]
+            rates = [run.result().rate for run in runs]
+    return sum(rates)

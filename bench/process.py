@@ -38,6 +38,7 @@ class Server:
         self.name = name
         self.port = port
         self.log = log
+        self.ready = 0.0  # seconds from start to the first answer of 200
         pinned = ["taskset", "-c", cores, *command] if cores else list(command)
         sink = log.open("ab") if log else None
         self.started = time.monotonic()
@@ -66,7 +67,8 @@ class Server:
             try:
                 with urllib.request.urlopen(url, timeout=1.0) as answer:
                     if answer.status == 200:
-                        return time.monotonic() - self.started
+                        self.ready = time.monotonic() - self.started
+                        return self.ready
             except OSError:
                 time.sleep(0.005)
         raise RuntimeError(f"{self.name} was not ready within {limit} s: {self.tail()}")
@@ -84,7 +86,7 @@ class Server:
         return sum(cpu_seconds(pid) for pid in self.pids())
 
     def settled_cpu(self, limit: float = 10.0) -> float:
-        """CPU seconds once the work behind the answers (ledger, logs) is done: no more than idle for 0.3 s."""
+        """CPU seconds once the work behind the answers (ledger, logs) is done: idle for 0.3 s."""
         until = time.monotonic() + limit
         last = self.cpu()
         while time.monotonic() < until:
@@ -155,6 +157,6 @@ def rss(pid: int) -> int:
 def descriptors(pid: int) -> int:
     """Open file descriptors of one process."""
     try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return 0

@@ -9,7 +9,7 @@ from bench.process import Server, free_port
 REPLY_SIZE = 600
 
 _HEAD = """
-worker_processes 1;
+worker_processes {workers};
 daemon off;
 pid {dir}/nginx.pid;
 error_log {dir}/error.log crit;
@@ -67,16 +67,16 @@ def reply() -> str:
     return text % ("word " * 40)[: REPLY_SIZE - len(text) + 2]
 
 
-def upstream(directory: Path, cores: str) -> Server:
+def upstream(directory: Path, cores: str, workers: int = 1) -> Server:
     """The fixed-reply provider."""
-    return _start("upstream", directory, cores, _UPSTREAM, reply=reply())
+    return _start("upstream", directory, cores, _UPSTREAM, reply=reply(), workers=workers)
 
 
 def proxy(directory: Path, cores: str, upstream_port: int, buffering: bool = True) -> Server:
     """The reference: nginx `proxy_pass` with keep-alive on both sides."""
     name = "nginx" if buffering else "nginx-streams"
     setting = "on" if buffering else "off"
-    return _start(name, directory, cores, _PROXY, upstream=upstream_port, buffering=setting)
+    return _start(name, directory, cores, _PROXY, upstream=upstream_port, buffering=setting, workers=1)
 
 
 def _start(name: str, directory: Path, cores: str, body: str, **values: object) -> Server:

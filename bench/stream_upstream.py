@@ -43,8 +43,8 @@ def event(delta: dict[str, str], finish: str | None = None) -> bytes:
 
 CHUNK = framed(event({"content": " token"}))
 USAGE = (
-    b'data: {"id":"chatcmpl-bench0000000000000000000000","object":"chat.completion.chunk","created":1730000000,'
-    b'"model":"gpt-4o-mini-2024-07-18","choices":[],"usage":{"prompt_tokens":150,"completion_tokens":100,'
+    b'data: {"id":"chatcmpl-bench0000000000000000000000","object":"chat.completion.chunk",'
+    b'"created":1730000000,"model":"gpt-4o-mini-2024-07-18","choices":[],"usage":{"prompt_tokens":150,"completion_tokens":100,'
     b'"total_tokens":250}}\n\n'
 )
 DONE = b"data: [DONE]\n\n"

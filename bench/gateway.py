@@ -1,0 +1,104 @@
+"""The gateway under test: every default policy on, started as its operator would."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from bench.process import Server, free_port, rss, tree
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = "sk-penstock-bench-0123456789abcdef0123456789abcdef"
+
+# Limits high enough never to refuse: each is still taken, leased and settled for every call.
+_CONFIG = """
+[server]
+listen = "127.0.0.1:{port}"
+admin = "127.0.0.1:{admin}"
+workers = {workers}
+data_dir = "data"
+
+[[keys]]
+name = "bench"
+hash = "sha256:{digest}"
+tenant = "acme"
+team = "search"
+user = "bot"
+models = ["gpt-*"]
+
+[backends.provider]
+kind = "openai"
+base_url = "http://127.0.0.1:{upstream}/v1"
+api_key = "env:BENCH_PROVIDER_KEY"
+connections = 4096
+
+[models."gpt-*"]
+targets = [ {{ backend = "provider" }} ]
+
+[[limits]]
+scope = "global"
+requests = 1_000_000_000
+per = "1m"
+
+[[limits]]
+scope = "key"
+tokens = 1_000_000_000_000
+per = "1m"
+
+[[limits]]
+scope = "key"
+usd = 1_000_000_000
+per = "calendar month"
+"""
+
+POLICIES = "key auth, model access, request + token + money limits, ledger, metrics, call log to a file"
+
+
+def gateway(
+    directory: Path,
+    cores: str,
+    upstream_port: int,
+    *,
+    name: str = "penstock",
+    workers: int = 1,
+    python: str = sys.executable,
+) -> Server:
+    """Start `penstock serve` in front of an upstream; returns when it is ready."""
+    home = directory / name
+    home.mkdir(parents=True, exist_ok=True)
+    port, admin = free_port(), free_port()
+    config = home / "gateway.toml"
+    config.write_text(
+        _CONFIG.format(
+            port=port,
+            admin=admin,
+            workers=workers,
+            upstream=upstream_port,
+            digest=hashlib.sha256(KEY.encode()).hexdigest(),
+        )
+    )
+    server = Server(
+        name,
+        [python, "-m", "gateway", "serve", "-c", str(config)],
+        port,
+        cores=cores,
+        cwd=ROOT,
+        env={
+            "BENCH_PROVIDER_KEY": "sk-provider-bench",
+            "PYTHONPATH": os.pathsep.join([os.environ.get("BENCH_PATH", ""), str(ROOT)]),
+        },
+        log=home / "out.log",
+    )
+    try:
+        server.wait_ready(f"http://127.0.0.1:{admin}/readyz")
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def workers_of(server: Server) -> list[int]:
+    """The worker processes: those below the supervisor that serve, told from helpers by their size."""
+    return [pid for pid in tree(server.pid)[1:] if rss(pid) > 16 << 20]
