@@ -101,3 +101,7 @@ class FaultError(GatewayError):
     status = 503
     code = "gateway_unavailable"
     outcome = "failed"
+
+
+class LedgerError(Exception):
+    """The ledger can't do what was asked; the message says why and what would be right."""

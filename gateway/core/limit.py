@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend")
 UNITS = ("requests", "tokens", "usd", "concurrent")
@@ -39,6 +41,22 @@ class Charge:
     amount: int
 
 
+def scope_value(rule: LimitRule, values: Mapping[str, str]) -> str:
+    """A rule's bucket for a call: its scopes' values joined by "/"; "" for `global`.
+
+    `values` has the names of `SCOPES` (a ledger record does: `model` is the name the caller used,
+    cut at 128 characters as in the record), so that a window can be recounted from the ledger.
+    """
+    return "/".join([values[scope] if scope != "global" else "" for scope in rule.scope])
+
+
+class Bucket(Protocol):
+    """One rule for one scope value, as `Leases.bucket` gives it. Callers keep it, and look at no more."""
+
+    rule: LimitRule
+    value: str
+
+
 @dataclass(slots=True)
 class Hold:
     """A reservation of one call against all of its buckets, settled once.
@@ -48,13 +66,17 @@ class Hold:
 
     tokens: int
     micros: int
-    charges: tuple[Charge, ...] = ()
+    charges: tuple[tuple[Bucket, int], ...] = ()
     settled: bool = False
 
 
 @dataclass(slots=True, frozen=True)
 class Denial:
-    """Why a hold was refused: the first bucket that had no room."""
+    """Why a hold was refused: the first bucket that had no room.
+
+    `retry_after` is in seconds, of all full buckets the longest. An amount above `rule.amount`
+    never fits, however long the caller waits.
+    """
 
     rule: LimitRule
     value: str
@@ -69,3 +91,14 @@ class Standing:
     limit: int
     remaining: int
     reset: float
+
+
+@dataclass(slots=True, frozen=True)
+class Spent:
+    """What the ledger knows was charged to one bucket around `ts_ms` (epoch), never dated too early."""
+
+    value: str
+    ts_ms: int
+    requests: int
+    tokens: int
+    micros: int

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from gateway.core.call import Call
-from gateway.core.limit import Denial, Hold, LimitRule, Standing
+from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.reply import Event, Reply
 from gateway.core.route import Target
@@ -74,19 +75,83 @@ class KeyDirectory(Protocol):
 
 
 class Leases(Protocol):
-    """The worker's side of limits: take from local leases, ask the authority when they run out."""
+    """The worker's side of limits: take from local leases, ask the authority when they run out.
 
-    def try_take(self, charges: tuple[tuple[LimitRule, str, int], ...]) -> Hold | Denial | None:
-        """All or nothing, at once, from what is leased here. None: the authority must be asked."""
+    A stage resolves its buckets once per principal and keeps them (`principal.memo`); a bucket stays
+    valid for good. Per call it passes pairs of bucket and amount: requests and concurrent 1, tokens
+    and usd the estimate. No bucket may stand twice in one tuple.
+    """
 
-    async def take(self, charges: tuple[tuple[LimitRule, str, int], ...]) -> Hold | Denial:
-        """All or nothing, asking the authority for what is missing."""
+    def bucket(self, rule: LimitRule, value: str) -> Bucket:
+        """The bucket of a rule for one scope value (`core.limit.scope_value`); the same object each time."""
+
+    def try_take(
+        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
+    ) -> Hold | Denial | None:
+        """All or nothing, at once, from what is leased here. None: the authority must be asked (`take`).
+
+        `tokens` and `micros` are what the Hold says was reserved.
+        """
+
+    async def take(
+        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
+    ) -> Hold | Denial:
+        """All or nothing, asking the authority for what is missing.
+
+        Raises `FaultError` when the authority does not answer in time and a rule is not
+        `on_store_loss = "open"`.
+        """
 
     def settle(self, hold: Hold, tokens: int, micros: int) -> None:
         """Turn the hold into what was really used; once, later calls do nothing."""
 
-    def standing(self, rule: LimitRule, value: str) -> Standing | None:
+    def standing(self, bucket: Bucket) -> Standing | None:
         """How a bucket stands as far as is known here."""
+
+
+class Ledger(Protocol):
+    """The durable record of what was used, and the keys made by `penstock keys`.
+
+    Plain calls that may block: only the supervisor and the command line use it, from one thread.
+    Raises `core.errors.LedgerError`.
+    """
+
+    def open(self) -> None:
+        """Connect, create what is missing, migrate forward."""
+
+    def close(self) -> None:
+        """Let go. Idempotent."""
+
+    def commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
+        """Insert calls (keys of `core.record.FIELDS`) and move read offsets, in one transaction."""
+
+    def offsets(self) -> dict[str, int]:
+        """How far each source has been read."""
+
+    def forget(self, source: str) -> None:
+        """A source is read to its end and gone."""
+
+    def keys(self) -> list[KeyEntry]:
+        """All keys, revoked ones too, oldest first."""
+
+    def add_key(self, entry: KeyEntry) -> None:
+        """Keep a new key. Its name, id and digest must be new."""
+
+    def revoke_key(self, name_or_id: str) -> bool:
+        """Revoke a key; False where none has this name or id."""
+
+    def changed(self) -> bool:
+        """Whether another process has committed since the last look."""
+
+    def usage(
+        self, by: Sequence[str], since: datetime | None = None, until: datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """Sums of calls, tokens and money, grouped; `since` included, `until` not, by whole hours (UTC)."""
+
+    def spent(
+        self, rule: LimitRule, since_ms: int, value: str | None = None, worker: int | None = None
+    ) -> Iterator[Spent]:
+        """What was charged to a rule's buckets since then, for restoring and recounting windows."""
 
 
 class Journal(Protocol):

@@ -16,7 +16,7 @@ PROVIDER, ESTIMATED, UNKNOWN, NONE = "provider", "estimated", "unknown", "none"
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of one call. `source` is "provider", "estimated", "unknown" or "none" (no call was made)."""
+    """Token counts of one call. `source`: "provider", "estimated", "unknown" or "none" (no call was made)."""
 
     input: int = 0
     cached_input: int = 0
