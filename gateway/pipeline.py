@@ -33,7 +33,8 @@ class Pipeline:
         self.revision = revision
         self.admits = _verbs(stages, "admit")
         self.emits = _verbs(stages, "emit")
-        self.settles = _verbs(stages, "settle")
+        # The last stage settles first: what it finds out (usage, money), those before it need.
+        self.settles = _verbs(stages, "settle")[::-1]
         self.waits = any(inspect.iscoroutinefunction(emit) for emit in self.emits)
         self.inflight = 0
         self.on_idle: Callable[[], None] | None = None

@@ -24,6 +24,7 @@ class Call:
     __slots__ = (
         "alias",
         "arrived",
+        "began",
         "body",
         "client",
         "code",
@@ -97,6 +98,7 @@ class Call:
         self.wall = 0.0  # epoch seconds at `received`
         self.received = 0.0  # first byte of the request was read
         self.arrived = 0.0  # the whole request was there
+        self.began = 0.0  # the first stage began
         self.sent = 0.0  # the request had been handed to the upstream socket
         self.connect_time = 0.0  # seconds spent connecting, 0.0 on a reused connection
         self.first_byte = 0.0  # first byte of the upstream's answer

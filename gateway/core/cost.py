@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from gateway.core.usage import KINDS, Usage
+
+if TYPE_CHECKING:
+    from gateway.core.call import Call
+    from gateway.core.ports import Backend
 
 # A price of 1 USD per million tokens is 1 micro-dollar per token; prices are kept times this.
 SCALE = 1_000_000
@@ -79,3 +84,21 @@ class PriceList:
                 self._seen.clear()
             self._seen[model] = next((p for g, p in self._globs if fnmatchcase(model, g)), None)
         return self._seen[model]
+
+
+def of_call(call: Call, backends: Mapping[str, Backend], prices: PriceList) -> int:
+    """What a call cost, in micro-dollars, by the price of the model that answered.
+
+    The echo backend costs nothing. A model without a price costs 0 and the call says so in
+    `reasons["price"]`: unknown is not free.
+    """
+    target, usage = call.target, call.usage
+    if target is None or not usage.total or backends[target.backend].kind == "echo":
+        return 0
+    price = prices.find(target.model or call.model)
+    if price is None and call.alias and call.alias != target.model:
+        price = prices.find(call.alias)
+    if price is None:
+        call.reasons["price"] = "unknown"
+        return 0
+    return price.micros(usage)

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.codec import dumps
+from gateway.core.usage import KINDS, Usage
 
 FIELDS = (
     "id", "ts", "key", "key_name", "tenant", "team", "user", "client",
@@ -48,6 +49,78 @@ def opened(call: Call, worker: int) -> bytes:
             "worker": worker,
         }
     )
+
+
+def settled(call: Call, worker: int, now: float, text: bytes) -> bytes:
+    """The settled call's record. `now` is when it ended (monotonic); empty and zero fields are left out."""
+    usage, target, hold = call.usage, call.target, call.hold
+    total = now - call.received
+    upstream = (call.replied or now) - call.sent if call.sent else 0.0
+    record: dict[str, Any] = {
+        "id": call.id,
+        "ts": int(call.wall * 1000),
+        "method": call.method,
+        "endpoint": call.endpoint,
+        "client": call.client,
+        "model": call.model[:128],
+        "alias": call.alias,
+        "stream": call.stream,
+        "status": call.status,
+        "outcome": call.outcome,
+        "code": call.code,
+        "usage_source": usage.source,
+        "queue_us": int((call.began - call.arrived) * 1e6) if call.began else 0,
+        "total_us": int(total * 1e6),
+        "overhead_us": int((total - upstream) * 1e6),
+        "revision": call.revision,
+        "worker": worker,
+    }
+    if call.principal is not None:
+        key = call.principal.key
+        record["key"], record["key_name"] = key.id, key.name
+        record["tenant"], record["team"], record["user"] = key.tenant, key.team, key.user
+    if target is not None:
+        record["backend"] = target.backend
+        record["target"] = (target.model or call.model)[:128]
+        record["tries"] = call.tries
+    if usage.source != "none":
+        record["input"], record["output"] = usage.input, usage.output
+        record["cost_micros"] = call.cost
+        _rare_kinds(record, usage)
+    if hold is not None:
+        record["hold_tokens"], record["hold_micros"] = hold.tokens, hold.micros
+    if call.sent:
+        record["connect_us"] = int(call.connect_time * 1e6)
+    if call.first_byte:
+        record["first_byte_us"] = int((call.first_byte - call.sent) * 1e6)
+    if call.first_token:
+        record["first_token_us"] = int((call.first_token - call.received) * 1e6)
+    _rare(record, call, text)
+    return dumps(record)
+
+
+def _rare_kinds(record: dict[str, Any], usage: Usage) -> None:
+    if usage.input_total != usage.input or usage.output_total != usage.output:
+        for kind, count in zip(KINDS, usage.counts(), strict=True):
+            if count:
+                record[kind] = count
+
+
+def _rare(record: dict[str, Any], call: Call, text: bytes) -> None:
+    """Fields that most calls do not have."""
+    if call.endpoint == "other":
+        record["path"] = call.path[:256]
+    if call.session:
+        record["session"] = call.session
+    if call.tags:
+        record["tags"] = call.tags
+    if call.reasons:
+        record["reasons"] = call.reasons
+    trace = call.header(b"traceparent")
+    if trace is not None and len(trace) == 55:
+        record["trace"] = trace[3:35].decode("ascii", "replace")
+    if text:
+        record["text"] = text.decode("utf-8", "replace")
 
 
 def abandoned(record: dict[str, Any]) -> dict[str, Any]:

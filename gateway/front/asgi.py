@@ -96,7 +96,7 @@ class AsgiConversation:
         try:
             await self._read_body()
             bodies.read(call, self.intake.bounds.body)
-            call.arrived = time.monotonic()
+            call.arrived = call.began = time.monotonic()
             await self._until_gone(self._answer())
         except GatewayError as error:
             await self._whole(refusal(call, error), close=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from gateway.core.call import Call
@@ -59,6 +60,7 @@ class Conversation:
     async def run(self) -> None:
         """Answer the call, then settle it, whatever happens in between."""
         call = self.call
+        call.began = time.monotonic()
         try:
             reply = await self.pipeline.answer(call)
             call.status = reply.status

@@ -1,0 +1,76 @@
+"""Ask them: tries the plan's targets in turn until one answers, before the first byte has gone out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gateway.core.call import Call
+from gateway.core.cost import of_call
+from gateway.core.errors import FaultError, UpstreamError
+from gateway.core.parts import Parts
+from gateway.core.ports import Stage
+from gateway.core.record import opened
+from gateway.core.reply import Reply
+from gateway.core.route import Target
+
+
+class Forward(Stage):
+    """Sends the call upstream. Each try is built from the pristine call; the last one's answer stands."""
+
+    def __init__(self, options: Any, parts: Parts) -> None:
+        self._backends = parts.backends
+        self._journal = parts.journal
+        self._prices = parts.prices
+        self._worker = parts.worker
+
+    async def admit(self, call: Call) -> Reply | None:
+        """The first good answer, or the last bad one."""
+        plan = call.plan
+        if plan is None or not plan.targets:
+            raise FaultError("No backend is configured for this call.", code="gateway_no_backend")
+        call.target = plan.targets[0]
+        # From here on the call leaves a row, even if this process is killed.
+        call.slot = self._journal.begin(opened(call, self._worker))
+        last = len(plan.targets) - 1
+        for number, target in enumerate(plan.targets):
+            try:
+                reply = await self._ask(call, target)
+            except UpstreamError as error:
+                if number == last:
+                    raise
+                _note(call, target, error.code)
+                continue
+            if number < last and (reply.status >= 500 or reply.status == 429):
+                if reply.source is not None:
+                    reply.source.close()
+                _note(call, target, f"status_{reply.status}")
+                continue
+            return self._taken(call, reply)
+        raise AssertionError("the loop returns or raises at the last target")
+
+    async def _ask(self, call: Call, target: Target) -> Reply:
+        call.target = target
+        call.tries += 1
+        call.first_byte = 0.0
+        return await self._backends[target.backend].ask(call, target)
+
+    def _taken(self, call: Call, reply: Reply) -> Reply:
+        """Note what is known by now; the rest is known when the stream has ended (meter)."""
+        if reply.status >= 400:
+            call.code = "upstream_error_status"
+        if reply.source is not None:
+            call.memo["tap"] = reply.tap
+            call.memo["source"] = reply.source
+            return reply
+        call.replied = time.monotonic()
+        call.cost = of_call(call, self._backends, self._prices)
+        return reply
+
+
+def _note(call: Call, target: Target, why: str) -> None:
+    """A try that failed: the reason stands in the record and in the answer's headers."""
+    past = call.reasons.get("fallback")
+    this = f"{target.backend}:{why}"
+    call.reasons["fallback"] = f"{past},{this}" if past else this
+    call.reasons["route"] = "fallback"

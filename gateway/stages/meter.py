@@ -1,0 +1,65 @@
+"""What did it take? Usage, money and timings of a finished call, written to the journal once."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gateway.core.call import Call
+from gateway.core.cost import of_call
+from gateway.core.parts import Parts
+from gateway.core.ports import Stage
+from gateway.core.record import settled
+from gateway.core.tokens import estimate
+from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
+
+# Endpoints that use tokens: only there is a missing usage something to be made up for.
+_TOKENS = frozenset(("chat/completions", "completions", "embeddings", "responses", "messages"))
+
+
+class Meter(Stage):
+    """Settles first of all stages (they settle in reverse order), so that the others see the usage."""
+
+    def __init__(self, options: Any, parts: Parts) -> None:
+        self._backends = parts.backends
+        self._journal = parts.journal
+        self._prices = parts.prices
+        self._worker = parts.worker
+
+    def settle(self, call: Call) -> None:  # type: ignore[override]
+        """Fix usage, cost and times, and write the record."""
+        now = time.monotonic()
+        text = b""
+        source = call.memo.get("source")
+        if source is not None:
+            call.replied = source.done_at or now
+            text = self._streamed(call)
+        if call.usage.source == UNKNOWN or (call.usage.source == NONE and _owed(call)):
+            self._guess(call, text)
+        if source is not None or call.usage.source == ESTIMATED:
+            call.cost = of_call(call, self._backends, self._prices)
+        self._journal.end(call.slot, settled(call, self._worker, now, text))
+
+    def _streamed(self, call: Call) -> bytes:
+        """Take over what the tap saw; gives the generated text when no usage came."""
+        tap = call.memo.get("tap")
+        if tap is None:
+            return b""
+        call.first_token = tap.first_token
+        usage: Usage | None = tap.usage
+        if usage is not None:
+            call.usage = usage
+            return b""
+        text: bytes = tap.text
+        return text
+
+    def _guess(self, call: Call, text: bytes) -> None:
+        """No usage from the provider: count what was sent and what came, and say that it is a guess."""
+        call.usage = Usage(input=estimate(call.body), output=estimate(text), source=ESTIMATED)
+
+
+def _owed(call: Call) -> bool:
+    """Whether tokens were used although nobody said how many."""
+    if call.endpoint not in _TOKENS or not call.sent or call.method != "POST":
+        return False
+    return call.status < 400 or (call.outcome in ("client_gone", "truncated"))
