@@ -118,7 +118,7 @@ class ClientConnection(HttpToolsProtocol):
     def _refuse(self, error: GatewayError) -> None:
         """A request that is no call: answer, count, close. The upstream has seen nothing."""
         self.intake.live.count_refused(error.code)
-        if self._state == COLD:
+        if self._state == COLD and not self._take_over():
             self.transport.abort()
             return
         call = Call("", "", "other", [], b"")
@@ -127,6 +127,14 @@ class ClientConnection(HttpToolsProtocol):
         self._parts, self._chunks, self._held = [], None, b""
         self._release()
         self._linger()
+
+    def _take_over(self) -> bool:
+        """Take the answer out of uvicorn's hands; too late once it has begun to write one."""
+        if self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return True
 
     def _linger(self) -> None:
         """Close, but let the client read the answer first: unread bytes would turn it into a reset."""
@@ -140,13 +148,11 @@ class ClientConnection(HttpToolsProtocol):
     def overdue(self) -> None:
         """The deadline has passed (called by the intake's sweep)."""
         self.deadline = 0.0
-        if self._state == BODY or (self._state == HEAD and self._held):
-            late = "body" if self._state == BODY else "head"
+        if self._state in (BODY, COLD) or (self._state == HEAD and self._held):
+            late = "head" if self._state == HEAD else "body"
             self._refuse(
                 CallerError(f"The request's {late} took too long.", status=408, code="caller_timeout")
             )
-        elif self._state == COLD:
-            self.transport.abort()
         else:
             self.transport.close()
 

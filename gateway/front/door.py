@@ -81,9 +81,13 @@ class Door:
             return
         task = self._loop.create_task(self._welcome(sock))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._opened)
         if self.count >= self._bound:
             self._unwatch()
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._watch()
 
     async def _welcome(self, sock: socket.socket) -> None:
         limit = _HANDSHAKE if self._tls else None
