@@ -1,0 +1,1 @@
+"""The way out: HTTP to upstreams, pooled, bounded, with deadlines."""

@@ -1,0 +1,72 @@
+"""From a backend's settings to its transport: addresses, TLS, and which way the bytes go out."""
+
+from __future__ import annotations
+
+import ssl
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from gateway.net.pool import Pool, Transport
+from gateway.settings.schema import BackendSettings
+
+_PORTS = {"http": 80, "https": 443}
+_NAT64 = IPv6Address("64:ff9b::")
+
+
+def transport(settings: BackendSettings) -> Transport:
+    """The way to the origin of `base_url`. Raises `ValueError` when it names none, or `ca` can't be read."""
+    scheme, host, port = origin(settings.base_url)
+    if settings.proxy or settings.http2:
+        from gateway.net.proxied import Proxied  # httpx is loaded only where somebody asked for it
+
+        return Proxied(settings, scheme, host, port)
+    return Pool(
+        settings.name,
+        host,
+        port,
+        settings.timeout,
+        connections=settings.connections,
+        tls=tls(settings.ca) if scheme == "https" else None,
+    )
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a base URL. Raises `ValueError`."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError(f"{url!r} is not a base URL: it must look like https://host[:port]/path")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a base URL holds no user and password; use api_key")
+    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+
+
+@lru_cache(maxsize=16)
+def tls(ca: str = "") -> ssl.SSLContext:
+    """A verifying client context for HTTP/1.1, with the extra roots of the PEM file `ca`; built once."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if ca:
+        try:
+            context.load_verify_locations(cafile=ca)
+        except OSError as error:  # ssl.SSLError is one too
+            raise ValueError(f"ca = {ca!r} is not a PEM file of certificates: {error.strerror}") from error
+    return context
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet, whatever it is wrapped in.
+
+    For addresses that somebody else chose (web hooks, key sets): resolve once, check, and dial what was
+    checked. IPv4 inside IPv6 is looked at as IPv4: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052).
+    """
+    try:
+        ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address):
+        if int(ip) >> 32 == int(_NAT64) >> 32:
+            ip = IPv4Address(int(ip) & 0xFFFFFFFF)
+        else:
+            ip = ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.is_global and not ip.is_multicast

@@ -1,0 +1,188 @@
+"""One answer of an upstream, as it comes in over a pooled connection."""
+
+from __future__ import annotations
+
+import asyncio
+from sys import maxsize
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from gateway.net.failure import CLOSED, failure
+
+if TYPE_CHECKING:
+    from gateway.core.call import Headers
+    from gateway.core.reply import Sink
+    from gateway.net.connection import Connection
+
+HIGH_WATER = 64 * 1024  # bytes held for a reader before the upstream is no longer read
+
+
+class PooledExchange:
+    """See `net.port.Exchange`. At most one task waits on it at a time.
+
+    `wanted` is how many held bytes wake that task: the connection compares it with `size` after each read,
+    so that the end of the message, the head or a long enough body each wake it once.
+    """
+
+    __slots__ = (
+        "_full",
+        "_high",
+        "_paused",
+        "_pieces",
+        "_waiter",
+        "connect_time",
+        "connection",
+        "done_at",
+        "error",
+        "first_byte_at",
+        "headers",
+        "length",
+        "sent_at",
+        "sink",
+        "size",
+        "stale",
+        "started",
+        "status",
+        "wanted",
+    )
+
+    def __init__(self, connection: Connection, started: float, connect_time: float) -> None:
+        self.connection: Connection | None = connection  # until the message has ended
+        self.started = started
+        self.connect_time = connect_time
+        self.status = 0
+        self.headers: Headers = []
+        self.length: int | None = None
+        self.sent_at = self.first_byte_at = self.done_at = 0.0
+        self.error: Exception | None = None
+        self.stale = False  # failed without harm: the request may be sent again
+        self.sink: Sink | None = None
+        self.size = 0
+        self.wanted = maxsize
+        self._pieces: list[bytes] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._high = HIGH_WATER
+        self._full = False  # more is held than a reader takes
+        self._paused = False  # somebody called `pause`
+
+    # what the connection calls
+
+    def take(self, data: bytes) -> None:
+        """Body bytes have come."""
+        sink = self.sink
+        if sink is not None:
+            try:
+                sink.write(data)
+            except Exception as error:
+                self._abandon(error)
+            return
+        self._pieces.append(data)
+        self.size += len(data)
+        if self.size > self._high and not self._full:
+            self._full = True
+            self._flow()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """The last byte is here, or none will come any more."""
+        self.connection = None
+        self.done_at = monotonic()
+        self.error = error
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the waiting task look."""
+        self.wanted = maxsize
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # what the call's task uses
+
+    async def wait(self, wanted: int) -> None:
+        """Until the end of the message, or until the head and `wanted` body bytes are here.
+
+        When the waiting task is cancelled the connection is cut.
+        """
+        self.wanted = wanted
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._waiter = None
+
+    async def collect(self, limit: int) -> bytes | None:
+        """The whole body, or None when it is longer than `limit` bytes."""
+        if self.connection is not None:
+            if self.length is not None and self.length > limit:
+                return None
+            self._water(max(limit, HIGH_WATER))
+            if self.size <= limit:
+                await self.wait(limit + 1)
+            self._water(HIGH_WATER)
+        if self.error is not None:
+            raise self.error
+        return self._drain() if self.size <= limit else None
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end."""
+        if not self.size and self.connection is not None:
+            await self.wait(1)
+        if self.size:
+            return self._drain()
+        if self.error is not None:
+            raise self.error
+        return b""
+
+    async def pipe(self, sink: Sink) -> None:
+        """Push every piece to the sink; an exception of the sink's ends it and is raised here."""
+        if self.size:
+            sink.write(self._drain())
+        if self.connection is not None:
+            self.sink = sink
+            await self.wait(maxsize)
+        if self.error is not None:
+            raise self.error
+
+    def pause(self) -> None:
+        """Stop reading from upstream."""
+        self._paused = True
+        self._flow()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._paused = False
+        self._flow()
+
+    def close(self) -> None:
+        """Give up; what was held is forgotten."""
+        self._pieces.clear()
+        self.size = 0
+        connection = self.connection
+        if connection is not None:
+            connection.cut(failure(CLOSED, connection.backend, "the exchange was closed on this side"))
+
+    def _abandon(self, error: Exception) -> None:
+        if self.connection is not None:
+            self.connection.cut(error)
+
+    def _drain(self) -> bytes:
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        if self._full:
+            self._full = False
+            self._flow()
+        return data
+
+    def _water(self, high: int) -> None:
+        self._high = high
+        self._full = self.size > high
+        self._flow()
+
+    def _flow(self) -> None:
+        if self.connection is not None:
+            self.connection.read_on(not (self._full or self._paused))

@@ -1,0 +1,45 @@
+"""What backends may rely on, whichever way the bytes go out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.core.call import Headers
+from gateway.core.reply import Source
+from gateway.net.outbound import Outbound
+
+
+class Exchange(Source, Protocol):
+    """One answer on its way in: its head is there, its body may still be coming.
+
+    `headers` have lower-case names and are end-to-end ones only; framing is not among them. `length` is the
+    declared content-length. Times are `time.monotonic()` seconds, 0.0 is "not yet"; `connect_time` is a
+    duration, 0.0 on a connection that was already there.
+    """
+
+    status: int
+    headers: Headers
+    length: int | None
+    connect_time: float
+    sent_at: float
+    first_byte_at: float
+    done_at: float
+
+    async def collect(self, limit: int) -> bytes | None:
+        """The whole body when it ends within `limit` bytes.
+
+        None when it is longer: what came so far is kept, and comes out of `read` or `pipe`.
+        """
+
+
+class Transport(Protocol):
+    """A way to one origin."""
+
+    async def send(self, outbound: Outbound) -> Exchange:
+        """Returns when the head of the final answer is in. Raises `UpstreamError`.
+
+        Cancelling it cuts the connection.
+        """
+
+    async def close(self) -> None:
+        """Close idle connections; exchanges under way go on, and a late `send` still works."""

@@ -1,0 +1,223 @@
+"""Reads one HTTP/1.1 response after another from bytes; knows nothing of sockets.
+
+RFC 9112 as llhttp reads it in its strict mode, which refuses bare CR and LF, obs-fold, control bytes,
+malformed, duplicate and conflicting lengths and bad chunk sizes. Added here: bounds, transfer codings other
+than chunked (refused), interim responses (skipped), HEAD, the end by EOF, bytes after the end (noticed), and
+removal of the headers that belong to one connection only (RFC 9110, 7.6.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from httptools import HttpParserError, HttpResponseParser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.core.call import Headers
+
+HEAD_LIMIT = 64 * 1024  # bytes of all heads of one answer, interim ones included
+FIELD_LIMIT = 1024  # header fields
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_OURS = HOP_BY_HOP | {b"content-length"}  # read here, not handed on
+_PERSISTENCE = (b"close", b"keep-alive", b"")
+
+
+class WireError(Exception):
+    """The bytes are not an HTTP/1.1 response that can be trusted. The text is fit for callers."""
+
+
+class ResponseReader:
+    """Feed it bytes with `receive`, then look: `headed`, `pieces`, `complete`.
+
+    `pieces` holds the body bytes of the last `receive`; the user takes them out before the next one. It is
+    the same list always, so that the parser appends to it without a Python frame for each chunk.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_chunked",
+        "_feed",
+        "_named",
+        "_parser",
+        "_spare",
+        "complete",
+        "headed",
+        "headers",
+        "keep",
+        "keep_for",
+        "length",
+        "on_body",
+        "pieces",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.on_body: Callable[[bytes], None] = self.pieces.append
+        self.keep_for: float | None = None  # the peer's `Keep-Alive: timeout`, in seconds
+        self._bodiless = False
+        self._renew()
+        self.expect(b"")
+
+    def _renew(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._feed: Callable[[bytes], None] = self._parser.feed_data
+
+    def expect(self, method: bytes) -> None:
+        """Make ready for the answer to a request with this method."""
+        if self._bodiless:  # the parser believes that it is inside a body that HEAD's answer never has
+            self._renew()
+        self._bodiless = method == b"HEAD"
+        self.status = 0
+        self.headers: Headers = []
+        self.length: int | None = None
+        self.headed = False  # the final head is in
+        self.complete = False  # the message has ended
+        self.keep = False  # once complete: the connection may carry another message
+        self._named: list[bytes] | None = None
+        self._chunked = False
+        self._spare = HEAD_LIMIT
+
+    def receive(self, data: bytes) -> None:
+        """Take what came. Raises `WireError`; after it, or once complete without `keep`, give up the peer."""
+        try:
+            if self.headed:
+                self._feed(data)
+                if self.pieces:
+                    self._spare = HEAD_LIMIT
+                else:  # chunk framing or trailers: no end of them is as bad as an endless head
+                    self._spend(data)
+            else:
+                self._receive_head(data)
+        except HttpParserError as error:
+            self.keep = False
+            if not self.complete:
+                raise _explained(error) from None
+
+    def _receive_head(self, data: bytes) -> None:
+        if len(data) > self._spare:
+            self._feed(data[: self._spare])
+            if not self.headed:
+                raise WireError(f"its response head is longer than {HEAD_LIMIT} bytes")
+            data, self._spare = data[self._spare :], HEAD_LIMIT
+        else:
+            self._spare -= len(data)
+        self._feed(data)
+        if self._bodiless and self.pieces:
+            self.pieces.clear()
+            self.keep = False
+
+    def _spend(self, data: bytes) -> None:
+        self._spare -= len(data)
+        if self._spare < 0 and not self.complete:
+            raise WireError(f"it sent more than {HEAD_LIMIT} bytes of chunk framing or trailers")
+
+    def eof(self) -> bool:
+        """The peer has closed: whether that was a proper end of the message."""
+        if self.headed and self.length is None and not self._chunked:
+            self.complete = True
+        self.keep = False
+        return self.complete
+
+    def release(self) -> None:
+        """Break the circle between reader and parser; nothing can be received any more."""
+        self._feed = _deaf
+        del self._parser
+
+    # what the parser calls
+
+    def on_message_begin(self) -> None:
+        """A first byte of a message; after a complete one nobody asked for it."""
+        if self.complete:
+            raise WireError("it sent bytes after the end of its response")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field; trailer fields are dropped."""
+        name = name.lower()
+        if name in _OURS:
+            self._framing(name, value)
+        elif not self.headed:
+            self.headers.append((name, value))
+
+    def _framing(self, name: bytes, value: bytes) -> None:
+        if self.headed:
+            return
+        if name == b"content-length":
+            self.length = int(value)
+        elif name == b"connection":
+            tokens = [token.strip().lower() for token in value.split(b",")]
+            self._named = (self._named or []) + tokens
+        elif name == b"transfer-encoding":
+            if self._chunked or value.strip().lower() != b"chunked":
+                raise WireError("its transfer-encoding is not chunked alone")
+            self._chunked = True
+        elif name == b"keep-alive":
+            self.keep_for = _timeout(value)
+
+    def on_headers_complete(self) -> None:
+        """A head has ended; an interim one (1xx) is forgotten (RFC 9110, 15.2)."""
+        status = self._parser.get_status_code()
+        if not 200 <= status <= 599:
+            return self._skip(status)
+        if len(self.headers) > FIELD_LIMIT:
+            raise WireError(f"its response has more than {FIELD_LIMIT} header fields")
+        self.status = status
+        self.headed = True
+        if self._named is not None:
+            self._drop_named(self._named)
+        if self._bodiless:
+            self.on_message_complete()
+
+    def _drop_named(self, named: list[bytes]) -> None:
+        if any(name not in _PERSISTENCE for name in named):
+            self.headers = [field for field in self.headers if field[0] not in named]
+
+    def _skip(self, status: int) -> None:
+        if not 100 <= status <= 199:
+            raise WireError(f"its response has the status {status}, which is not between 100 and 599")
+        if status == 101 or self.length is not None or self._chunked:
+            raise WireError(f"it sent an interim response ({status}) that was not asked for or has a body")
+        self.headers = []
+        self._named = None
+
+    def on_message_complete(self) -> None:
+        """A message has ended."""
+        if self.headed and not self.complete:
+            self.keep = self._parser.should_keep_alive()
+            self.complete = True
+
+
+def _deaf(data: bytes) -> None:
+    """Takes the place of a parser that has gone."""
+
+
+def _explained(error: HttpParserError) -> WireError:
+    cause = error.__context__
+    if isinstance(cause, WireError):
+        return cause
+    return WireError(f"its response is not HTTP/1.1: {error}")
+
+
+def _timeout(value: bytes) -> float | None:
+    """The seconds in `Keep-Alive: timeout=5, max=100` (RFC 2068, 19.7.1.1)."""
+    for part in value.split(b","):
+        name, _, number = part.strip().partition(b"=")
+        if name.lower() == b"timeout" and number.isdigit() and len(number) < 10:
+            return float(number)
+    return None
