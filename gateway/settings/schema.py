@@ -80,6 +80,7 @@ class BackendSettings:
     http2: bool = False  # uses the httpx transport
     ca: str = ""  # PEM file of extra trusted roots
     headers: tuple[tuple[str, str], ...] = ()  # sent with every call
+    secret_headers: tuple[tuple[str, Secret], ...] = ()  # likewise; given as env:NAME or file:PATH
     api_version: str = ""  # azure
     credential: str = "api-key"  # azure: "api-key" or "bearer"
     stream_usage: bool = True  # ask for usage on streams (OpenAI's stream_options.include_usage)

@@ -1,0 +1,64 @@
+"""`[[keys]]`: who may call, from the file."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+from gateway.core.principal import KeyEntry, digest
+from gateway.settings.kinds import INVALID, Moment, Reading, Text
+from gateway.settings.sealed import Sealed
+from gateway.settings.tables import Field, Many, Table
+from gateway.settings.tree import Node
+
+_LABEL = Text(pattern=r"[^\s/|]([^/|]*[^\s/|])?", meaning="a name without / or |", most=128)
+GLOBS = Many(Text(meaning="a name or glob", most=256))
+
+
+def key_id(name: str) -> str:
+    """The stable id of a key from the file: rotating its secret keeps its limits and its history."""
+    return "key_" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _key(values: dict[str, Any], node: Node, reading: Reading) -> Any:
+    given = [name for name in ("key", "hash") if name in node.value]
+    if len(given) == 2:
+        reading.fault(node.value["hash"], "both key and hash are given; keep one of them", at_key=True)
+    elif not given:
+        reading.fault(
+            node, 'is missing: the secret as "env:NAME" or "file:PATH", or hash = "sha256:…"', "key"
+        )
+    secret, hashed = values.pop("key", None), values.pop("hash", None)
+    if "name" not in values or len(given) != 1 or (secret is None and hashed is None):
+        return INVALID
+    if values.get("expires") is not None and values["expires"] <= time.time():
+        reading.warn(node.value["expires"], "this key has expired")
+    found = digest(secret.reveal().encode()) if secret else bytes.fromhex(hashed.removeprefix("sha256:"))
+    return KeyEntry(id=key_id(values["name"]), digest=found, **values)
+
+
+KEY = Table(
+    "keys",
+    KeyEntry,
+    {
+        "name": Field(
+            _LABEL, "a name of its own: it identifies the key in limits and the ledger", required=True
+        ),
+        "key": Field(Sealed(), 'the secret: "env:NAME", "file:PATH"'),
+        "hash": Field(
+            Text(pattern="sha256:[0-9a-f]{64}", meaning='"sha256:" and 64 hexadecimal digits'),
+            'the secret\'s SHA-256 instead: "sha256:…"',
+        ),
+        "tenant": Field(_LABEL, "the tenant its calls count for"),
+        "team": Field(_LABEL, "the team its calls count for"),
+        "user": Field(_LABEL, "the user its calls count for"),
+        "roles": Field(Many(_LABEL), "what the caller may act as"),
+        "models": Field(GLOBS, "models it may call, as globs; absent: all"),
+        "endpoints": Field(GLOBS, 'endpoints it may call, as globs ("chat/*"); absent: all'),
+        "tags": Field(Many(_LABEL), "noted with each call"),
+        "expires": Field(Moment(), "a date or date-time; from then on it is refused"),
+    },
+    finish=_key,
+    rules={"oneOf": [{"required": ["key"]}, {"required": ["hash"]}]},
+)
