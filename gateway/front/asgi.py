@@ -60,6 +60,10 @@ class Endpoint:
         await AsgiConversation(self.intake, scope, receive, send).run()
 
 
+class BrokenBody(Exception):
+    """The upstream broke off in a body that has no way to say so."""
+
+
 class AsgiConversation:
     """One call under ASGI: body in, pipeline, answer out, and an ear on the client all the while."""
 
@@ -210,7 +214,8 @@ class AsgiConversation:
         except UpstreamError as error:
             call.outcome, call.code = "truncated", error.code
             if not reply.event_stream:
-                raise  # the server cuts the connection: the client must see that this is not all
+                # The server cuts the connection: the client must see that this is not all.
+                raise BrokenBody(error.code) from error
             mark = b"" if reply.tap is None or reply.tap.clean else b"\n\n"
             await self._piece(mark + event(error.document(call.id)), more=False)
         finally:

@@ -1,5 +1,7 @@
 """A chunked request body, strictly."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +74,7 @@ def test_it_reads_the_same_wherever_the_bytes_are_cut(chunks: list[bytes], cuts:
     data = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\nnext"
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     body, rest = ChunkedBody(10_000), b""
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         rest = rest + data[start:end] if body.done else body.feed(data[start:end])
     assert (bytes(body.body), rest, body.done) == (b"".join(chunks), b"next", True)
 

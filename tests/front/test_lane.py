@@ -83,12 +83,17 @@ def test_a_call_is_answered_with_its_id_revision_and_overhead() -> None:
     asyncio.run(scenario())
 
 
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+FILES = b"POST /v1/files HTTP/1.1\r\nHost: a\r\n"
+BOTH = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde", 400),
-        (b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (CHAT + BOTH, 400),
+        (FILES + BOTH, 400),
+        (CHAT + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde", 400),
         (b"GET /v1/models HTTP/1.1\nHost: a\n\n", 400),
         (b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n", 400),
         (b"GET http://evil/v1/models HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -98,11 +103,11 @@ def test_a_call_is_answered_with_its_id_revision_and_overhead() -> None:
         (b"GET /" + b"a" * 40_000, 414),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000, 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431),
-        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413),
-        (b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413),
-        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nabcde", 400),
+        (CHAT + b"Content-Length: 99999999999\r\n\r\n", 413),
+        (FILES + b"Content-Length: 99999999999\r\n\r\n", 413),
+        (CHAT + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nabcde", 400),
     ],
-)  # fmt: skip
+)
 def test_a_message_with_two_readings_is_refused_and_closed_and_nothing_is_forwarded(
     request_bytes: bytes, status: int
 ) -> None:
@@ -168,9 +173,8 @@ def test_pipelined_requests_are_answered_in_order_across_lanes() -> None:
         async with door(named) as gate:
             got = await gate.raw(keep + models + speech + keep + post(BODY))
             bodies = [part.partition(b"\r\n\r\n")[2] for part in got.split(b"HTTP/1.1 200 OK")[1:]]
-            assert bodies == [
-                b"/chat/completions", b"/models", b"/audio/speech", b"/chat/completions", b"/chat/completions",
-            ]  # fmt: skip
+            hot = b"/chat/completions"
+            assert bodies == [hot, b"/models", b"/audio/speech", hot, hot]
             assert gate.live.calls == 0
 
     asyncio.run(scenario())
@@ -356,7 +360,7 @@ def test_a_slow_client_pauses_the_upstream() -> None:
     async def scenario() -> None:
         source = Pieces(*[b"data: " + b"x" * 65536 + b"\n\n"] * 300)
         async with door(lambda call: stream(source)) as gate:
-            reader, writer = await asyncio.open_connection("127.0.0.1", gate.port, limit=1024)
+            _, writer = await asyncio.open_connection("127.0.0.1", gate.port, limit=1024)
             writer.write(post(BODY))
             while not source.paused:
                 await asyncio.sleep(0.01)

@@ -1,0 +1,179 @@
+"""The same pipeline under plain ASGI, called as a server would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gateway.core.errors import UpstreamError
+from gateway.core.reply import Reply
+from gateway.front.asgi import BrokenBody, build
+from gateway.live import Live
+from gateway.pipeline import Pipeline
+from gateway.settings.schema import Bounds
+from tests.front.door import JSON, Recorder
+from tests.front.test_lane import Pieces, stream
+
+
+class Client:
+    """Speaks ASGI to an application: gives the body, then waits; `leave` disconnects."""
+
+    def __init__(self, *body: bytes) -> None:
+        last = len(body) - 1
+        self._messages = [
+            {"type": "http.request", "body": b, "more_body": n < last} for n, b in enumerate(body)
+        ] or [{"type": "http.request", "body": b"", "more_body": False}]
+        self.left = asyncio.Event()
+        self.sent: list[dict[str, Any]] = []
+        self.got = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop(0)
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+        self.got.set()
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(m.get("body", b"") for m in self.sent[1:])
+
+
+def scope(path: str = "/v1/chat/completions", method: str = "POST", *headers: tuple[bytes, bytes]) -> Any:
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"a=1",
+        "headers": [(b"host", b"g"), (b"content-type", b"application/json"), *headers],
+        "client": ("127.0.0.1", 1),
+        "app": None,
+    }
+
+
+def run(seen: Recorder, client: Client, **bounds: Any) -> Any:
+    live = Live(Pipeline([seen], "test"))
+    return build(live, Bounds(**bounds)), live
+
+
+BODY = b'{"model":"m"}'
+
+
+def test_a_call_runs_through_the_same_pipeline() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(BODY[:4], BODY[4:])
+        app, live = run(seen, client)
+        await app(scope(), client.receive, client.send)
+        assert (client.status, client.body) == (200, b'{"ok":true}')
+        call = seen.calls[0]
+        assert (call.path, call.model, call.query, call.body) == ("/chat/completions", "m", b"a=1", BODY)
+        assert [c.outcome for c in seen.settled] == ["ok"]
+        assert live.calls == 0
+
+    asyncio.run(scenario())
+
+
+def test_credentials_and_hop_by_hop_headers_do_not_go_on() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(BODY)
+        app, _ = run(seen, client)
+        extra = [
+            (b"Authorization", b"Bearer k"),
+            (b"connection", b"X-Hop"),
+            (b"x-hop", b"1"),
+            (b"x-kept", b"1"),
+        ]
+        await app(scope("/v1/files", "POST", *extra), client.receive, client.send)
+        assert seen.calls[0].passed == b"content-type: application/json\r\nx-kept: 1\r\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_body_beyond_the_bound_is_413_and_settled() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(b"x" * 60, b"x" * 60)
+        app, _ = run(seen, client, body=100)
+        await app(scope(), client.receive, client.send)
+        assert client.status == 413
+        assert json.loads(client.body)["error"]["code"] == "caller_body_too_large"
+        assert (seen.calls, len(seen.settled)) == ([], 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_goes_out_piece_by_piece_and_its_break_is_told() -> None:
+    async def scenario() -> None:
+        source = Pieces(b"data: 1\n\n", end=UpstreamError("gone", code="upstream_closed"))
+        seen, client = Recorder(lambda call: stream(source)), Client(BODY)
+        app, _ = run(seen, client)
+        await app(scope(), client.receive, client.send)
+        assert client.body.startswith(b"data: 1\n\n") and b"upstream_closed" in client.body
+        assert client.sent[-1]["more_body"] is False
+        assert seen.settled[0].outcome == "truncated"
+        assert source.closed.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_a_plain_body_that_breaks_off_ends_in_an_error_for_the_server_to_cut() -> None:
+    async def scenario() -> None:
+        source = Pieces(b"half", end=UpstreamError("gone", code="upstream_closed"))
+        seen, client = Recorder(lambda call: stream(source, event_stream=False)), Client(BODY)
+        app, _ = run(seen, client)
+        with pytest.raises(UpstreamError):
+            await app(scope(), client.receive, client.send)
+        assert seen.settled[0].outcome == "truncated"
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_cancels_the_call() -> None:
+    async def scenario() -> None:
+        source = Pieces(b"data: 1\n\n", stall=True)
+        seen, client = Recorder(lambda call: stream(source)), Client(BODY)
+        app, live = run(seen, client)
+        task = asyncio.ensure_future(app(scope(), client.receive, client.send))
+        await client.got.wait()
+        client.left.set()
+        await asyncio.wait_for(task, 2)
+        assert source.closed.is_set()
+        assert seen.settled[0].outcome == "client_gone"
+        assert live.calls == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_drain_deadline_reaches_calls_on_this_lane_too() -> None:
+    async def scenario() -> None:
+        source = Pieces(b"data: 1\n\n", stall=True)
+        seen, client = Recorder(lambda call: stream(source)), Client(BODY)
+        app, live = run(seen, client)
+        task = asyncio.ensure_future(app(scope(), client.receive, client.send))
+        await client.got.wait()
+        live.expire()
+        await asyncio.wait_for(task, 2)
+        assert b"gateway_draining" in client.body
+        assert seen.settled[0].outcome == "truncated"
+
+    asyncio.run(scenario())
+
+
+def test_healthz_needs_no_key() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(lambda call: Reply(401, [JSON], b"{}")), Client()
+        app, _ = run(seen, client)
+        await app(scope("/healthz", "GET"), client.receive, client.send)
+        assert (client.status, client.body) == (200, b'{"status":"ok"}')
+
+    asyncio.run(scenario())

@@ -1,0 +1,173 @@
+"""The one loop: who is asked, in which order, and what an error becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gateway.core.call import Call
+from gateway.core.errors import CallerError, FaultError, PolicyError
+from gateway.core.ports import Stage
+from gateway.core.reply import Event, Reply
+from gateway.live import Live
+from gateway.pipeline import Emitter, Pipeline
+
+
+class Note(Stage):
+    """Writes down when its verbs are called; `reply` ends the walk."""
+
+    def __init__(self, name: str, log: list[str], reply: Reply | Exception | None = None) -> None:
+        self.name, self.log, self.reply = name, log, reply
+
+    async def open(self) -> None:
+        self.log.append(f"open {self.name}")
+        if self.name == "broken":
+            raise RuntimeError("can't open")
+
+    async def close(self) -> None:
+        self.log.append(f"close {self.name}")
+
+    def admit(self, call: Call) -> Reply | None:  # type: ignore[override]
+        self.log.append(f"admit {self.name}")
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
+
+    def settle(self, call: Call) -> None:  # type: ignore[override]
+        self.log.append(f"settle {self.name}")
+
+
+class Waits(Note):
+    """A plain admit that has to wait this once, and a settle that waits."""
+
+    def admit(self, call: Call) -> Any:  # type: ignore[override]
+        return self._later()
+
+    async def _later(self) -> Reply | None:
+        await asyncio.sleep(0)
+        return super().admit(Call("", "", "", [], b""))
+
+    async def settle(self, call: Call) -> None:
+        await asyncio.sleep(0)
+        self.log.append(f"settle {self.name}")
+
+
+def call() -> Call:
+    made = Call("POST", "/chat/completions", "chat/completions", [], b"{}")
+    made.id = "req_1"
+    return made
+
+
+def answer(*stages: Stage) -> Reply:
+    return asyncio.run(Pipeline(stages).answer(call()))
+
+
+def test_the_first_stage_that_replies_answers() -> None:
+    log: list[str] = []
+    reply = answer(Note("a", log), Note("b", log, Reply(200, [], b"b")), Note("c", log))
+    assert (reply.body, log) == (b"b", ["admit a", "admit b"])
+
+
+def test_stages_settle_in_reverse_order_also_those_after_the_answer() -> None:
+    async def scenario() -> None:
+        log: list[str] = []
+        pipeline = Pipeline([Note("a", log), Note("b", log), Waits("c", log)])
+        pipeline.settle(call())
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert log == ["settle b", "settle a", "settle c"]
+
+    asyncio.run(scenario())
+
+
+def test_a_plain_admit_may_wait_once() -> None:
+    log: list[str] = []
+    assert answer(Waits("a", log), Waits("b", log, Reply(200, [], b"b"))).body == b"b"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "outcome"),
+    [
+        (CallerError("bad"), 400, "invalid_request_error", "refused"),
+        (CallerError("who", status=401, code="caller_no_key"), 401, "authentication_error", "refused"),
+        (PolicyError("no"), 403, "permission_error", "refused"),
+        (FaultError("later", retry_after=0.2), 503, "api_error", "failed"),
+        (ValueError("inner words"), 500, "api_error", "failed"),
+    ],
+)
+def test_errors_become_openai_shaped_replies(error: Exception, status: int, kind: str, outcome: str) -> None:
+    made = call()
+    reply = asyncio.run(Pipeline([Note("a", [], error)]).answer(made))  # type: ignore[arg-type]
+    document = json.loads(reply.body or b"")["error"]
+    assert (reply.status, document["type"], document["request_id"]) == (status, kind, "req_1")
+    assert set(document) == {"message", "type", "param", "code", "request_id"}
+    assert (made.outcome, made.code) == (outcome, document["code"])
+    assert "inner words" not in document["message"]
+    if status == 503:
+        assert (b"retry-after", b"1") in reply.headers
+    if status == 401:
+        assert (b"www-authenticate", b"Bearer") in reply.headers
+
+
+def test_a_walk_without_an_answer_is_a_fault() -> None:
+    assert answer(Note("a", [])).status == 500
+
+
+def test_a_stage_that_fails_to_settle_does_not_keep_the_others_from_it() -> None:
+    class Broken(Note):
+        def settle(self, call: Call) -> None:  # type: ignore[override]
+            raise ValueError
+
+    log: list[str] = []
+    Pipeline([Note("a", log), Broken("b", log), Note("c", log)]).settle(call())
+    assert log == ["settle c", "settle a"]
+
+
+def test_only_overridden_verbs_are_compiled() -> None:
+    class Silent(Stage):
+        def __init__(self) -> None:
+            pass
+
+    pipeline = Pipeline([Silent(), Note("a", [])])
+    assert (len(pipeline.admits), len(pipeline.emits), len(pipeline.settles)) == (1, 0, 1)
+
+
+def test_stages_opened_are_closed_when_one_fails_to_open() -> None:
+    log: list[str] = []
+    with pytest.raises(RuntimeError):
+        asyncio.run(Pipeline([Note("a", log), Note("broken", log), Note("c", log)]).open())
+    assert log == ["open a", "open broken", "close a"]
+
+
+def test_events_run_through_the_listeners_in_order_and_a_held_one_goes_no_further() -> None:
+    seen: list[bytes] = []
+
+    def first(call: Call, event: Event) -> Event | None:
+        return None if b"drop" in event.data else Event(event.data + b"1")
+
+    def second(call: Call, event: Event) -> Event | None:
+        seen.append(event.data)
+        return Event(event.data + b"2")
+
+    emitter = Emitter(call(), (first, second), event_stream=False)
+    assert [emitter.feed(b"a"), emitter.feed(b"drop"), emitter.finish()] == [b"a12", b"", b""]
+    assert seen == [b"a1"]
+
+
+def test_an_old_pipeline_retires_when_its_last_call_has_ended() -> None:
+    old, new, retired = Pipeline([], "1"), Pipeline([], "2"), []
+    live = Live(old)
+    old.enter()
+    live.swap(new, retired.append)
+    assert (live.pipeline, retired) == (new, [])
+    old.leave()
+    assert retired == [old]
+
+
+def test_an_idle_pipeline_retires_at_once() -> None:
+    old, retired = Pipeline([], "1"), []
+    Live(old).swap(Pipeline([], "2"), retired.append)
+    assert retired == [old]
