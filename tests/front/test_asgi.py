@@ -131,7 +131,7 @@ def test_a_plain_body_that_breaks_off_ends_in_an_error_for_the_server_to_cut() -
         source = Pieces(b"half", end=UpstreamError("gone", code="upstream_closed"))
         seen, client = Recorder(lambda call: stream(source, event_stream=False)), Client(BODY)
         app, _ = run(seen, client)
-        with pytest.raises(UpstreamError):
+        with pytest.raises(BrokenBody):
             await app(scope(), client.receive, client.send)
         assert seen.settled[0].outcome == "truncated"
 
