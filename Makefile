@@ -1,0 +1,81 @@
+# Every target works on a fresh machine: Python 3.11 or newer is all it asks for.
+# PYTHON=… chooses the interpreter of a new .venv (make clean first), ARGS=… goes to the program.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON ?=
+ARGS   ?=
+
+# Newest first; python3 last, it may be anything. pyenv's own shims may refuse, its versions do not.
+CANDIDATES = python3.14 python3.13 python3.12 python3.11 python3 \
+             $$(ls -rd "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[1-4].*/bin/python3 2>/dev/null)
+# A candidate has to run, be new enough, and be able to make an environment (Debian splits ensurepip off).
+SUITABLE   = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/core.stamp ## start the gateway (sets up what it needs on the first run)
+	@exec $(BIN)/penstock serve $(ARGS)
+
+test: $(VENV)/dev.stamp ## run the tests (with CI=true a skipped test fails)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+check: $(VENV)/dev.stamp ## format, lint, types, and the rules of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(VENV)/dev.stamp ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp ## measure against nginx and print the budget table
+	@$(BIN)/python -m bench $(ARGS)
+
+COMPILE = env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade \
+          --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links pyproject.toml
+
+lock: $(VENV)/dev.stamp ## resolve the dependencies anew (needs .venv on Python 3.11, the oldest supported)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "make lock: resolve on Python 3.11 (make clean, then make lock PYTHON=python3.11)"; exit 1; }
+	$(COMPILE) --all-build-deps --output-file requirements.lock
+	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock
+
+clean: ## remove the environment and everything that was made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- set-up: a stamp is newer than everything it was made from, so that a second `make serve` starts at once.
+
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+EDITABLE = $(INSTALL) --no-deps --no-build-isolation --editable .
+
+$(VENV)/core.stamp: requirements.lock pyproject.toml | $(VENV)/made.stamp
+	@echo "installing what Penstock needs into $(VENV) …"
+	@$(INSTALL) --require-hashes --requirement requirements.lock
+	@$(EDITABLE)
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock pyproject.toml | $(VENV)/made.stamp
+	@echo "installing what Penstock and its tests need into $(VENV) …"
+	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	@$(EDITABLE)
+	@touch $@ $(VENV)/core.stamp
+
+$(VENV)/made.stamp:
+	@if [ -z "$(PYTHON)" ] && $(BIN)/python -c '$(SUITABLE)' >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",$(CANDIDATES)); do \
+	  if "$$candidate" -c '$(SUITABLE)' >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "Penstock needs Python 3.11 or newer with the venv module (on Debian: apt install python3-venv);"; \
+	  echo "none of these is one: $(if $(PYTHON),$(PYTHON),$(CANDIDATES)). PYTHON=… names another."; exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(VENV) && touch $@
