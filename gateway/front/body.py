@@ -44,24 +44,35 @@ def too_large(limit: int) -> CallerError:
 
 def read(call: Call, limit: int) -> None:
     """Decode and parse the call's body, and set `document`, `model` and `stream`."""
-    encoding = call.header(b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
-        call.body = decode(call.body, encoding.lower(), limit)
+    encoding = (call.header(b"content-encoding") or b"").lower()
+    if encoding and encoding != b"identity":
+        call.body = decode(call.body, encoding, limit)
     if call.method != "POST" or not call.body:
         if call.method == "POST" and call.endpoint in MODEL_ENDPOINTS:
             raise CallerError("The body must be a JSON object; it is empty.")
         return
     if call.endpoint in JSON_ENDPOINTS and call.path == "/" + call.endpoint:
-        document = parse(call.body)
-        call.document = document
-        _model(call, document)
-        call.stream = document.get("stream") is True
+        read_json(call)
         return
     kind = call.header(b"content-type") or b""
     if kind.startswith(b"multipart/form-data"):
         call.model = model_of(call.body, kind)
     elif kind.startswith(b"application/json"):
         _glance(call)
+
+
+def read_json(call: Call) -> None:
+    """The body of a JSON endpoint, not encoded: `document`, `model` and `stream`."""
+    if not call.body:
+        raise CallerError("The body must be a JSON object; it is empty.")
+    document = call.document = parse(call.body)
+    model = document.get("model")
+    if type(model) is str and len(model) <= 512:
+        call.model = model
+    else:
+        _no_model(call, model)
+    if document.get("stream") is True:
+        call.stream = True
 
 
 def _glance(call: Call) -> None:
@@ -76,13 +87,10 @@ def _glance(call: Call) -> None:
     call.stream = document.get("stream") is True
 
 
-def _model(call: Call, document: dict[str, Any]) -> None:
-    model = document.get("model")
+def _no_model(call: Call, model: Any) -> None:
     if type(model) is str:
-        call.model = model
-        if len(model) > 512:
-            raise CallerError("'model' is longer than 512 characters.", param="model")
-    elif model is not None or call.endpoint in MODEL_ENDPOINTS:
+        raise CallerError("'model' is longer than 512 characters.", param="model")
+    if model is not None or call.endpoint in MODEL_ENDPOINTS:
         raise CallerError("'model' must be given, as a string.", param="model")
 
 

@@ -101,5 +101,5 @@ class ChunkedBody:
         self._trailers += len(line)
         if self._trailers > _MAX_TRAILERS:
             raise CallerError("The trailers are too long.", status=431, code="caller_headers_too_large")
-        if field(line[:-2]).name in _FORBIDDEN_TRAILERS:
+        if field(line[:-2]).pair[0] in _FORBIDDEN_TRAILERS:
             raise CallerError("This header must not come as a trailer.")

@@ -14,12 +14,20 @@ from gateway.core.errors import CallerError
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
-PASS, DROP, FRAMING = 0, 1, 2
+# What becomes of a line: it goes on, it stays here, or it says how the message is to be read. Host and
+# length come with every request, so they are checked when a line is first seen.
+PASS, DROP, HOST, LENGTH, FRAMING = range(5)
 
-# These decide where a message ends or what the connection does next; `request.py` looks at each.
-_FRAMING = frozenset(
-    (b"content-length", b"transfer-encoding", b"host", b"connection", b"expect", b"content-encoding")
-)
+_FRAMING = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": FRAMING,
+    b"connection": FRAMING,
+    b"expect": FRAMING,
+    b"content-encoding": FRAMING,
+}
+_HOST = re.compile(rb"(?:[A-Za-z0-9._\-~%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
 # Never forwarded: hop-by-hop (RFC 9110, 7.6.1), the caller's credentials, everything a provider
 # would take for the operator's identity, and what only proxies may say.
@@ -60,27 +68,24 @@ _MEMO_LINE = 512
 
 
 class Field(NamedTuple):
-    """One header line: lower-case name, value, `PASS`/`DROP`/`FRAMING`, and its wire form."""
+    """One header line: lower-case name and value, `PASS`…`FRAMING`, its wire form, a length's number."""
 
-    name: bytes
-    value: bytes
+    pair: tuple[bytes, bytes]
     kind: int
     wire: bytes
+    number: int
 
 
-_memo: dict[bytes, Field] = {}
+MEMO: dict[bytes, Field] = {}  # read by `request.parse` without a call
 
 
 def field(line: bytes) -> Field:
-    """A header line (without its CRLF) taken apart. Raises `CallerError` (400)."""
-    known = _memo.get(line)
-    if known is not None:
-        return known
+    """A header line (without its CRLF) taken apart, and remembered. Raises `CallerError` (400)."""
     found = _parse(line)
     if len(line) <= _MEMO_LINE:
-        if len(_memo) >= _MEMO_ENTRIES:
-            _memo.clear()
-        _memo[line] = found
+        if len(MEMO) >= _MEMO_ENTRIES:
+            MEMO.clear()
+        MEMO[line] = found
     return found
 
 
@@ -94,13 +99,21 @@ def _parse(line: bytes) -> Field:
     if _FORBIDDEN.search(value):
         raise CallerError("A header value must not hold control characters.")
     name = name.lower()
-    return Field(name, value, kind_of(name), name + b": " + value + b"\r\n")
+    kind, number = kind_of(name), 0
+    if kind == HOST and _HOST.match(value) is None:
+        raise CallerError("The host header must be a host name or address with an optional port.")
+    if kind == LENGTH:
+        if _DIGITS.match(value) is None:
+            raise CallerError("content-length must be one decimal number.")
+        number = int(value)
+    return Field((name, value), kind, name + b": " + value + b"\r\n", number)
 
 
 def kind_of(name: bytes) -> int:
     """What becomes of a header of this (lower-case) name."""
-    if name in _FRAMING:
-        return FRAMING
+    framing = _FRAMING.get(name)
+    if framing is not None:
+        return framing
     if name in _DROPPED or name.startswith(_DROPPED_PREFIXES) or b"_" in name:
         # An underscore turns into a dash in many servers, which would bring dropped names back.
         return DROP

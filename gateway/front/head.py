@@ -9,6 +9,7 @@ import time
 from gateway.core.call import Call, Headers
 from gateway.core.reply import Reply
 
+_SPLIT = re.compile(rb"[\r\n\0]")
 _UNSAFE = re.compile(rb"[^\x21-\x7e]+")
 
 
@@ -64,34 +65,33 @@ def overhead(call: Call, now: float) -> float:
 
 def own(call: Call) -> bytes:
     """All headers the gateway adds, as a wire block."""
-    parts = [
-        b"x-request-id: %b\r\n" % call.id.encode(),
+    text = b"x-request-id: %b\r\n%bx-penstock-overhead-ms: %.3f\r\n" % (
+        call.id.encode(),
         reasons(call),
-        b"x-penstock-overhead-ms: %.3f\r\n" % (overhead(call, time.monotonic()) * 1000),
-    ]
-    if call.usage.source == "provider" or call.usage.source == "estimated":
-        parts.append(b"x-penstock-cost-usd: %d.%06d\r\n" % divmod(call.cost, 1_000_000))
+        overhead(call, time.monotonic()) * 1000,
+    )
+    source = call.usage.source
+    if source == "provider" or source == "estimated":
+        text += b"x-penstock-cost-usd: %d.%06d\r\n" % divmod(call.cost, 1_000_000)
     limits: Headers | None = call.memo.get("ratelimit")
-    if limits:
-        for name, value in limits:
-            parts.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(parts)
+    return text + block(limits) if limits else text
 
 
 def block(headers: Headers) -> bytes:
-    """Header pairs in wire form. A value with a line break or NUL in it is left out."""
-    return b"".join(
-        [
-            b"%b: %b\r\n" % (name, value)
-            for name, value in headers
-            if b"\n" not in value and b"\r" not in value and b"\0" not in value
-        ]
-    )
+    """Header pairs in wire form. One with a line break or NUL in it is left out: nothing can be split."""
+    parts: list[bytes] = []
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    wire = b"".join(parts)
+    count = len(headers)
+    if wire.count(b"\n") == count and wire.count(b"\r") == count and b"\0" not in wire:
+        return wire
+    return block([(n, v) for n, v in headers if not _SPLIT.search(n) and not _SPLIT.search(v)])
 
 
 def render(call: Call, reply: Reply, framing: bytes) -> bytes:
     """The whole head; `framing` is content-length, transfer-encoding and connection, in wire form."""
-    return b"".join((STATUS[reply.status], block(reply.headers), own(call), framing, b"\r\n"))
+    return b"%b%b%b%b\r\n" % (STATUS[reply.status], block(reply.headers), own(call), framing)
 
 
 def pairs(call: Call) -> Headers:

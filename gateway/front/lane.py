@@ -129,7 +129,10 @@ class LaneProtocol(ClientConnection):
         conversation = self._conversation = Conversation(self, call, not head.keep_alive or self._closing)
         self.intake.enter(conversation)
         try:
-            bodies.read(call, self.bounds.body)
+            if head.encoding:
+                bodies.read(call, self.bounds.body)
+            else:
+                bodies.read_json(call)
         except GatewayError as error:
             conversation.refuse(error)
             return

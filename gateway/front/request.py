@@ -10,7 +10,7 @@ import re
 
 from gateway.core.call import Headers
 from gateway.core.errors import CallerError
-from gateway.front.fields import PASS, Field, field
+from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
 
 MAX_TARGET = 8192
 MAX_FIELDS = 128
@@ -24,8 +24,6 @@ _TARGET = re.compile(
     rb"(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|{}%]*))?\Z"
 )
 _DOTS = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:/|\Z)|//|%2[fF]\.|%00|%5[cC]")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._\-~%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
-_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 _SLASH_V1 = re.compile(r"/v1(?=/|\Z)")
 
 # The paths the gateway knows by name; all others are "other" and pass through.
@@ -60,6 +58,7 @@ class Head:
 
     __slots__ = (
         "continues",
+        "encoding",
         "endpoint",
         "headers",
         "keep_alive",
@@ -82,46 +81,64 @@ class Head:
         self.length = 0
         self.keep_alive = True
         self.continues = False
+        self.encoding = b""  # content-encoding, lower-case
 
 
 def parse(data: bytes) -> Head:
     """A head without its final CRLFCRLF. Raises `CallerError`: 400, 405, 413, 414 or 431."""
-    if data.count(b"\n") != data.count(b"\r\n") or data.count(b"\r") != data.count(b"\r\n"):
+    ends = data.count(b"\r\n")
+    if data.count(b"\n") != ends or data.count(b"\r") != ends:
         raise CallerError("Lines must end with CRLF; a bare CR or LF is not accepted.")
+    if ends >= MAX_FIELDS:
+        raise CallerError(f"More than {MAX_FIELDS - 1} headers.", status=431, code="caller_headers_too_large")
     lines = data.split(b"\r\n")
     head = Head()
-    _request_line(head, lines[0])
-    if len(lines) > MAX_FIELDS:
-        raise CallerError(f"More than {MAX_FIELDS - 1} headers.", status=431, code="caller_headers_too_large")
-    framing: list[Field] | None = None
-    headers, passed = head.headers, []
-    for line in lines[1:]:
-        found = field(line)
-        headers.append((found[0], found[1]))
-        if found[2] == PASS:
-            passed.append(found[3])
-        elif found[2] > PASS + 1:
-            if framing is None:
-                framing = []
-            framing.append(found)
+    line = lines[0]
+    known = _targets.get(line)
+    head.method, head.path, head.query, head.endpoint, head.minor = known or _request_line(line)
+    headers: Headers = []
+    passed: list[bytes] = []
+    hosts, lengths, framing = 0, 0, None
+    del lines[0]
+    for line in lines:
+        found = MEMO.get(line)
+        if found is None:
+            found = field(line)
+        pair, kind, wire, number = found
+        headers.append(pair)
+        if kind == PASS:
+            passed.append(wire)
+        elif kind == HOST:
+            hosts += 1
+        elif kind == LENGTH:
+            lengths += 1
+            head.length = number
+        elif kind == FRAMING:
+            framing = [pair] if framing is None else [*framing, pair]
+    head.headers = headers
     head.passed = b"".join(passed)
-    _frame(head, framing or ())
+    if hosts != 1 and (hosts or head.minor):
+        raise CallerError("HTTP/1.1 needs exactly one host header.")
+    if lengths > 1:
+        raise CallerError("The header content-length came twice.")
+    if head.minor == 0:
+        head.keep_alive = False
+    if framing is not None:
+        _frame(head, framing, lengths)
     return head
 
 
 _targets: dict[bytes, tuple[str, str, bytes, str, int]] = {}
 
 
-def _request_line(head: Head, line: bytes) -> None:
-    """Method, path, endpoint, query, version; lines are few and repeat, so they are remembered."""
-    known = _targets.get(line)
-    if known is None:
-        known = _read_line(line)
-        if len(_targets) >= 1024:
-            _targets.clear()
-        if len(line) < 256:
-            _targets[line] = known
-    head.method, head.path, head.query, head.endpoint, head.minor = known
+def _request_line(line: bytes) -> tuple[str, str, bytes, str, int]:
+    """Method, path, query, endpoint, version; lines are few and repeat, so they are remembered."""
+    known = _read_line(line)
+    if len(_targets) >= 1024:
+        _targets.clear()
+    if len(line) < 256:
+        _targets[line] = known
+    return known
 
 
 def _read_line(line: bytes) -> tuple[str, str, bytes, str, int]:
@@ -153,26 +170,23 @@ def place(path: str) -> tuple[str, str]:
     return plain, family if family in FAMILIES else "other"
 
 
-def _frame(head: Head, fields: list[Field] | tuple[Field, ...]) -> None:
-    """Length, host, connection, expectation; each may come once."""
+def _frame(head: Head, fields: Headers, lengths: int) -> None:
+    """Codings, connection and expectation; each may come once, but for connection."""
     seen: dict[bytes, bytes] = {}
-    for found in fields:
-        name = found.name
+    for name, value in fields:
         if name in seen:
             if name != b"connection":
                 raise CallerError(f"The header {name.decode()} came twice.")
-            seen[name] += b"," + found.value
+            seen[name] += b"," + value
         else:
-            seen[name] = found.value
-    _host(head, seen.get(b"host"))
-    length, coding = seen.get(b"content-length"), seen.get(b"transfer-encoding")
+            seen[name] = value
+    coding = seen.get(b"transfer-encoding")
     if coding is not None:
-        _chunked(head, length, coding)
-    elif length is not None:
-        if _DIGITS.match(length) is None:
-            raise CallerError("content-length must be one decimal number.")
-        head.length = int(length)
-    head.keep_alive = head.minor == 1
+        if lengths:
+            raise CallerError("content-length and transfer-encoding must not come together.")
+        if head.minor == 0 or coding.lower() != b"chunked":
+            raise CallerError("The only transfer-encoding accepted is chunked, in HTTP/1.1.")
+        head.length = CHUNKED
     if b"connection" in seen:
         _connection(head, seen[b"connection"].lower())
     expect = seen.get(b"expect")
@@ -180,22 +194,7 @@ def _frame(head: Head, fields: list[Field] | tuple[Field, ...]) -> None:
         if expect.lower() != b"100-continue":
             raise CallerError("The only expectation that can be met is 100-continue.")
         head.continues = head.minor == 1
-
-
-def _host(head: Head, host: bytes | None) -> None:
-    if host is None:
-        if head.minor == 1:
-            raise CallerError("HTTP/1.1 needs exactly one host header.")
-    elif _HOST.match(host) is None:
-        raise CallerError("The host header must be a host name or address with an optional port.")
-
-
-def _chunked(head: Head, length: bytes | None, coding: bytes) -> None:
-    if length is not None:
-        raise CallerError("content-length and transfer-encoding must not come together.")
-    if head.minor == 0 or coding.lower() != b"chunked":
-        raise CallerError("The only transfer-encoding accepted is chunked, in HTTP/1.1.")
-    head.length = CHUNKED
+    head.encoding = seen.get(b"content-encoding", b"").lower()
 
 
 def _connection(head: Head, value: bytes) -> None:
