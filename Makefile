@@ -53,7 +53,7 @@ clean: ## remove the environment and everything that was made
 
 # -- set-up: a stamp is newer than everything it was made from, so that a second `make serve` starts at once.
 
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+INSTALL = env PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 EDITABLE = $(INSTALL) --no-deps --no-build-isolation --editable .
 
 $(VENV)/core.stamp: requirements.lock pyproject.toml | $(VENV)/made.stamp

@@ -1,0 +1,1 @@
+"""The suite: mirrors gateway/, and what it shares."""
