@@ -38,10 +38,11 @@ class Address:
             return self.path == other.path
         if self.port != other.port or not self.port:
             return False
-        return self.host == other.host or self._everywhere or other._everywhere
+        return self.host == other.host or self.everywhere or other.everywhere
 
     @property
-    def _everywhere(self) -> bool:
+    def everywhere(self) -> bool:
+        """Whether it is every address of this machine."""
         ip = _ip(self.host)
         return ip is not None and ip.is_unspecified
 

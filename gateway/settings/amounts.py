@@ -26,7 +26,7 @@ def _unit(node: Node, reading: Reading) -> str:
         reading.fault(
             node.value[given[1]], f"{given[0]} is given too; one limit counts one thing", at_key=True
         )
-    else:
+    elif node.value.keys() <= LIMIT.fields.keys():  # else one of them was misspelt
         reading.fault(node, f"counts nothing: exactly one of {', '.join(UNITS)} must be given")
     return ""
 
@@ -62,7 +62,7 @@ def _limit(values: dict[str, Any], node: Node, reading: Reading) -> Any:
     unit = _unit(node, reading)
     windowed = _window(unit, node, reading)
     scope = _scope(values, node, reading)
-    if not (unit and windowed and scope and unit in values):
+    if not (unit and windowed and scope) or not node.value.keys() <= values.keys():
         return INVALID
     amount = round(values[unit] * MICROS) if unit == "usd" else values[unit]
     seconds, calendar = values.get("per", (0.0, ""))

@@ -25,7 +25,7 @@ def _key(values: dict[str, Any], node: Node, reading: Reading) -> Any:
     given = [name for name in ("key", "hash") if name in node.value]
     if len(given) == 2:
         reading.fault(node.value["hash"], "both key and hash are given; keep one of them", at_key=True)
-    elif not given:
+    elif not given and node.value.keys() <= KEY.fields.keys():  # else one of them was misspelt
         reading.fault(
             node, 'is missing: the secret as "env:NAME" or "file:PATH", or hash = "sha256:…"', "key"
         )

@@ -62,7 +62,7 @@ def _keys(tree: Node, keys: Iterable[KeyEntry], reading: Reading) -> None:
     """Names identify keys, so each is used once; so is each secret."""
     named = [(entry, entry.child("name")) for entry in _entries(tree, "keys")]
     names = [(node.value, node) for _, node in named if node is not None and isinstance(node.value, str)]
-    repeated(names, "the name", reading)
+    repeated(names, "duplicate name", reading)
     nodes = {node.value: entry for entry, node in named if node is not None and isinstance(node.value, str)}
     first: dict[bytes, Node] = {}
     for key in keys:
@@ -108,7 +108,8 @@ def _circles(tree: Node, settings: Settings, reading: Reading) -> None:
             continue
         parts = urlsplit(backend.base_url)
         there = Address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        if there.meets(listen) and (there.host == listen.host or there.loopback):
+        near = there.loopback and (listen.loopback or listen.everywhere)
+        if there.port == listen.port and (near or there.host == listen.host):
             stated = _tables(tree.child("backends")).get(name)
             reading.fault(
                 (stated.child("base_url") if stated else None) or tree,

@@ -113,7 +113,7 @@ class Text(Kind):
                 raise Wrong(f"this version does not have {what} yet; allowed: {', '.join(self.choices)}")
         if self.choices and text not in self.choices:
             near = did_you_mean(text, self.choices)
-            raise Wrong(f"{quote(text)} is not allowed{near or ';'}  (allowed: {', '.join(self.choices)})")
+            raise Wrong(f"{quote(text)} is not allowed{near}  (allowed: {', '.join(self.choices)})")
         if not text or len(text) > self.most or not text.isprintable():
             raise Wrong(f"must be {self.meaning}: not empty, no control characters, at most {self.most} long")
         if self.pattern and not re.fullmatch(self.pattern, text):
@@ -156,14 +156,18 @@ class Number(Kind):
         if not math.isfinite(value):
             raise Wrong(f"must be a finite number, not {value}")
         if value < self.least or (self.above and value == self.least):
-            raise Wrong(f"must be {'more than' if self.above else 'at least'} {self.least:g}")
+            raise Wrong(f"must be {'more than' if self.above else 'at least'} {_plain(self.least)}")
         if value > self.most:
-            raise Wrong(f"must be at most {self.most:g}")
+            raise Wrong(f"must be at most {_plain(self.most)}")
         return int(value) if self.whole else float(value)
 
     def schema(self) -> dict[str, Any]:
         low = "exclusiveMinimum" if self.above else "minimum"
         return {"type": "integer" if self.whole else "number", low: self.least, "maximum": self.most}
+
+
+def _plain(number: float) -> str:
+    return f"{number:f}".rstrip("0").rstrip(".")
 
 
 class Moment(Kind):
@@ -198,20 +202,20 @@ class PathName(Kind):
             raise Wrong(f"must be a file such as {quote(self.example)}")
         file = node.source.directory / name
         reading.watched.append(str(file))
-        read_small(file)
+        read_small(file, name)
         return str(file)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "minLength": 1}
 
 
-def read_small(file: FilePath, most: int = 1 << 20) -> bytes:
-    """A small file's bytes. Raises `Wrong` where it can't be read or is too large."""
+def read_small(file: FilePath, name: str, most: int = 1 << 20) -> bytes:
+    """A small file's bytes; `name` is how it was written. Raises `Wrong` where it can't be read."""
     try:
         with file.open("rb") as stream:
             data = stream.read(most + 1)
     except OSError as error:
-        raise Wrong(f"file {file} can't be read: {(error.strerror or 'unknown error').lower()}") from None
+        raise Wrong(f"file:{name} can't be read: {(error.strerror or 'unknown error').lower()}") from None
     if len(data) > most:
-        raise Wrong(f"file {file} is larger than {most >> 10} KiB")
+        raise Wrong(f"file:{name} is larger than {most >> 10} KiB")
     return data

@@ -43,7 +43,7 @@ class Directory(Kind):
             raise Wrong('must be a directory such as "data"')
         path = node.source.directory / text
         if path.exists() and not path.is_dir():
-            raise Wrong(f"{path} is not a directory")
+            raise Wrong(f"{quote(text)} is a file, not a directory")
         return os.path.normpath(path)
 
     def schema(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class CallLog(Kind):
             raise Wrong(f'{quote(text)} is not "stdout", "off" or a path such as "./calls.log"{near}')
         path = Path(os.path.normpath(node.source.directory / text))
         if not path.parent.is_dir():
-            raise Wrong(f"there is no directory {path.parent}")
+            raise Wrong(f"there is no directory for {quote(text)}")
         return str(path)
 
     def schema(self) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def _tls(values: dict[str, Any], node: Node, reading: Reading) -> Any:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(values["cert"], values["key"], password="")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or "no usable PEM certificate and unencrypted key"
-        reading.fault(node, f"certificate and key can't be used together: {str(reason).lower()}")
+        reason = getattr(error, "reason", "") or "no PEM certificate and unencrypted key"
+        reading.fault(node, f"certificate and key can't be used: {str(reason).replace('_', ' ')}")
         return INVALID
     return Tls(**values)
 

@@ -23,13 +23,13 @@ def split(text: str, units: dict[str, Any], what: str, example: str) -> tuple[fl
     match = _QUANTITY.fullmatch(text)
     known = " ".join(units)
     if match is None:
-        raise Wrong(f"{quote(text)} is not {what}; write it as {quote(example)}  (units: {known})")
+        raise Wrong(f"{quote(text)} is not {what}; write it like {quote(example)}  (units: {known})")
     number, unit = match.groups()
     if not unit:
-        raise Wrong(f"{quote(text)} has no unit; write it as {quote(example)}  (units: {known})")
+        raise Wrong(f"{quote(text)} has no unit; write it like {quote(example)}  (units: {known})")
     if unit not in units:
         near = _meant(unit, units)
-        right = f"; did you mean {quote(number + near)}?" if near else ";"
+        right = f"; did you mean {quote(number + near)}?" if near else ""
         raise Wrong(f"{quote(text)} has an unknown unit {quote(unit)}{right}  (units: {known})")
     return float(number), unit
 
@@ -121,9 +121,7 @@ class Window(Kind):
         if word == "calendar":
             if name not in CALENDAR:
                 near = did_you_mean(name, CALENDAR)
-                raise Wrong(
-                    f"no calendar window {quote(name)}{near or ';'}  (calendar {', '.join(CALENDAR)})"
-                )
+                raise Wrong(f"no calendar window {quote(name)}{near}  (calendar {', '.join(CALENDAR)})")
             return 0.0, name
         if text in CALENDAR:
             rolling = {"minute": "1m", "hour": "1h", "day": "1d", "week": "7d", "month": "30d"}[text]

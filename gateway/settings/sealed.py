@@ -51,11 +51,11 @@ def _from_file(text: str, node: Node, reading: Reading) -> Secret:
     file = node.source.directory / name
     reading.watched.append(str(file))
     try:
-        value = read_small(file, 64 << 10).decode().rstrip("\r\n")
+        value = read_small(file, name, 64 << 10).decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise Wrong(f"file {file} is not UTF-8 text") from None
+        raise Wrong(f"file:{name} is not UTF-8 text") from None
     if not value:
-        raise Wrong(f"file {file} is empty")
+        raise Wrong(f"file:{name} is empty")
     return Secret(value, f"file:{name}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.settings.faults import did_you_mean, quote
+from gateway.settings.faults import did_you_mean, guess, quote
 from gateway.settings.kinds import INVALID, Kind, Reading, named_type
 from gateway.settings.tree import Node
 
@@ -59,18 +59,22 @@ class Table(Kind):
                 values[key] = self.fields[key].kind.read(item, reading)
             elif not self.rest:
                 reading.fault(item, self._unknown(key), at_key=True)
-        complete = self._complete(values, node, reading)
+        meant = {guess(key, self.fields) for key in node.value if key not in self.fields}
+        complete = self._complete(values, meant, node, reading)
         good = {key: value for key, value in values.items() if value is not INVALID}
         if self.finish:  # even where something is missing: it may find more faults
             made = self.finish(good, node, reading)
             return made if complete else INVALID
         return self.make(**good) if complete else INVALID
 
-    def _complete(self, values: dict[str, Any], node: Node, reading: Reading) -> bool:
-        """Add the absent tables that are to be filled; whether all required keys are there and good."""
+    def _complete(self, values: dict[str, Any], meant: set[str], node: Node, reading: Reading) -> bool:
+        """Add the absent tables that are to be filled; whether all required keys are there and good.
+
+        A missing key that was only misspelt (`meant`) is one fault, not two.
+        """
         complete = True
         for key, entry in self.fields.items():
-            if entry.required and key not in values:
+            if entry.required and key not in values and key not in meant:
                 reading.fault(node, f"is missing: {entry.doc}", key)
             if entry.required and values.get(key, INVALID) is INVALID:
                 complete = False
@@ -81,7 +85,7 @@ class Table(Kind):
     def _unknown(self, key: str) -> str:
         known = [name for name, entry in self.fields.items() if not isinstance(entry.kind, Later)]
         near = did_you_mean(key, known)
-        return f"unknown key{near or ';'}  ({self.name} knows: {', '.join(known)})"
+        return f"unknown key{near}  ({self.name} knows: {', '.join(known)})"
 
     def schema(self) -> dict[str, Any]:
         defaults = self.defaults()
@@ -149,7 +153,8 @@ class Many(Kind):
             if self.single:
                 value = self.each.read(node, reading)
                 return INVALID if value is INVALID else (value,)
-            reading.fault(node, f"must be an array, not {named_type(node.value)}")
+            form = f" of tables, [[{node.path[-1]}]]" if isinstance(self.each, Table) else ""
+            reading.fault(node, f"must be an array{form}, not {named_type(node.value)}")
             return INVALID
         if not self.least <= len(node.value) <= self.most:
             few = len(node.value) < self.least
@@ -173,6 +178,6 @@ def repeated(values: list[tuple[Any, Node]], what: str, reading: Reading) -> Non
         if value in first:
             reading.fault(
                 item,
-                f"{what} {quote(str(value))} is not the only one; the first is {first[value].where(item)}",
+                f"{what} {quote(str(value))}; the first is {first[value].where(item)}",
             )
         first.setdefault(value, item)

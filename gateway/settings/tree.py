@@ -100,8 +100,8 @@ def parse(file: FilePath, shown: str) -> Node:
         raise ConfigError([_syntax(source, str(error))]) from None
     except RecursionError:
         raise _refused(source, Place(1, 1), "is nested too deep") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise _refused(source, Place(1, 1), f"can't be read: {error}") from None
+    except ValueError:  # Python's bound on the digits of an integer
+        raise _refused(source, Place(1, 1), "holds an integer with thousands of digits") from None
 
 
 def _refused(source: Source, place: Place, message: str) -> ConfigError:

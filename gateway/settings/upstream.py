@@ -112,7 +112,7 @@ class Roots(PathName):
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
         except (OSError, ValueError):
-            raise Wrong(f"file {path} holds no PEM certificates") from None
+            raise Wrong(f"{node.value} holds no PEM certificates") from None
         return path
 
 
@@ -125,7 +125,8 @@ def _applies(values: dict[str, Any], node: Node, reading: Reading) -> bool:
         elif kind == "openai" and key in _AZURE_ONLY:
             reading.fault(item, "is for kind azure only", at_key=True)
             good = False
-    if kind in ("openai", "azure") and "base_url" not in node.value:
+    spelt = node.value.keys() <= BACKEND.fields.keys()
+    if kind in ("openai", "azure") and "base_url" not in node.value and spelt:
         told = "https://api.openai.com/v1" if kind == "openai" else "https://NAME.openai.azure.com"
         reading.fault(node, f"is missing: where it is, such as {quote(told)}", "base_url")
         good = False
