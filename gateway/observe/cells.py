@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.observe.cell import DEFAULTS, Cell, labels_of
+from gateway.observe.cell import Cell, labels_of
 
 OTHER = "other"
 NONE = "none"
@@ -23,9 +23,9 @@ class Names:
         self.limit = limit
         self._known: set[str] = set()
 
-    def admit(self, value: object) -> str:
+    def admit(self, value: str) -> str:
         """The value as a label, or `other`."""
-        text = str(value) or NONE
+        text = value or NONE
         if text in self._known:
             return text
         if len(self._known) >= self.limit or len(text) > 128:
@@ -34,8 +34,8 @@ class Names:
         return text
 
 
-def _status(value: object) -> str:
-    return str(value) if isinstance(value, int) and 100 <= value <= 599 else NONE
+def _status(value: int) -> str:
+    return str(value) if 100 <= value <= 599 else NONE
 
 
 class Cells:
@@ -54,11 +54,9 @@ class Cells:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Fold one record in; missing fields are zero or empty."""
-        try:
-            self._raw[labels_of(record)].add(record)
-        except (KeyError, TypeError):
-            full = {**DEFAULTS, **record}
-            self._find(full).add(full)
+        raw = labels_of(record)
+        cell = self._raw.get(raw) or self._find(raw)
+        cell.add(record)
 
     def items(self) -> Iterator[tuple[tuple[str, ...], Cell]]:
         """Every cell with its label values in the order of `cell.LABELS`."""
@@ -66,8 +64,8 @@ class Cells:
         if self._rest.calls:
             yield (OTHER,) * 7, self._rest
 
-    def _find(self, record: dict[str, Any]) -> Cell:
-        labels = self._labels(record)
+    def _find(self, raw: tuple[Any, ...]) -> Cell:
+        labels = self._labels(*raw)
         cell = self._cells.get(labels)
         if cell is None:
             if len(self._cells) >= self.limit:
@@ -77,17 +75,18 @@ class Cells:
         if OTHER in labels[1:3]:
             self.folded += 1
         elif len(self._raw) < 2 * self.limit:
-            self._raw[labels_of(record)] = cell
+            self._raw[raw] = cell
         return cell
 
-    def _labels(self, record: dict[str, Any]) -> tuple[str, ...]:
-        endpoint, alias, backend, status, outcome, code, source = labels_of(record)
+    def _labels(
+        self, endpoint: str, alias: str, backend: str, status: int, outcome: str, code: str, source: str
+    ) -> tuple[str, ...]:
         return (
             self._endpoints.admit(endpoint),
             self._models.admit(alias),
             self._backends.admit(backend),
             _status(status),
             outcome if outcome in OUTCOMES else OTHER,
-            "" if not code else self._codes.admit(code) if str(code).startswith(SIDES) else OTHER,
-            source if source in SOURCES else NONE if not source else OTHER,
+            "" if not code else self._codes.admit(code) if code.startswith(SIDES) else OTHER,
+            source if source in SOURCES else OTHER if source else NONE,
         )
