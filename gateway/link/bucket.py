@@ -1,0 +1,136 @@
+"""One worker's share of one limit: what is leased to it, unused and used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.core.limit import UNITS, LimitRule
+
+REQUESTS, TOKENS, USD, CONCURRENT = range(len(UNITS))
+
+# The watermark of a bucket with nothing to report: any take is below it and so takes notice.
+CLEAN = 1 << 62
+
+
+class LeasedBucket:
+    """Counters of one rule and scope value. `free` is all that a call looks at.
+
+    Times are seconds of the client's clock. A take only lowers `free`; every other change of it
+    goes through `add`, so that `base - free` is what requests have used since the last report.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "asked_at",
+        "asking_until",
+        "base",
+        "denied_left",
+        "denied_until",
+        "ends",
+        "free",
+        "kind",
+        "left",
+        "low",
+        "name",
+        "over",
+        "peak",
+        "retry_at",
+        "rule",
+        "seen",
+        "shadow",
+        "spent",
+        "stock",
+        "tight_until",
+        "value",
+    )
+
+    def __init__(self, name: str, rule: LimitRule, value: str) -> None:
+        self.name = name
+        self.rule = rule
+        self.value = value
+        self.kind = UNITS.index(rule.unit)
+        self.shadow = rule.mode == "shadow"
+        self.free = 0  # leased and not held by a call
+        self.base = 0
+        self.low = CLEAN  # below this a take looks at the stock
+        self.spent = 0  # settled since the last report (all but requests)
+        self.over = 0  # used beyond every lease since the last report
+        self.left = rule.amount  # unleased at the authority when it last said so
+        self.stock = 0  # what to have in hand for the near future
+        self.peak = 0  # the largest amount taken lately
+        self.seen = 0.0  # last use
+        self.asked_at = 0.0
+        self.asking_until = 0.0  # stock has been asked for; until the answer, or then
+        self.denied_until = 0.0  # until then an amount above denied_left + free is refused here
+        self.denied_left = 0
+        self.retry_at = 0.0
+        self.ends = 0.0  # epoch second at which the calendar window ends
+        self.tight_until = 0.0  # until then somebody else waits: what becomes free goes straight back
+
+    def add(self, units: int) -> None:
+        """More (or, below 0, less) to take from."""
+        self.free += units
+        self.base += units
+
+    def report(self) -> tuple[int, int]:
+        """What was used since the last report: of the lease, and beyond it."""
+        used, over = self.spent, self.over
+        if self.kind == REQUESTS:
+            used, self.base = self.base - self.free, self.free
+        self.spent = self.over = 0
+        return used, over
+
+    def untake(self, units: int) -> bool:
+        """Take back a request; False when it is already reported as used."""
+        if self.base - self.free < units:
+            return False
+        self.free += units
+        return True
+
+    def use(self, held: int, used: int) -> int:
+        """Settle a hold; gives what becomes free. What exceeds it comes from `free`, then is overrun."""
+        if used <= held:
+            self.spent += used
+            self.add(held - used)
+            return held - used
+        covered = min(self.free, used - held)
+        self.add(-covered)
+        self.spent += held + covered
+        self.over += used - held - covered
+        return 0
+
+    def refuses(self, amount: int, now: float) -> bool:
+        """Whether the authority has lately said that there is not so much left."""
+        return now < self.denied_until and amount > self.denied_left + self.free
+
+    def appetite(self, amount: int, now: float) -> int:
+        """What to ask for beyond the need, settling where a second brings one to four asks."""
+        if amount > self.peak:
+            self.peak = amount
+        since, self.asked_at = now - self.asked_at, now
+        least = 4 * self.peak
+        if since < 0.25 or not self.stock:
+            self.stock = min(max(2 * self.stock, least), self.rule.amount)
+        elif since > 1.0:
+            self.peak = max(amount, self.peak // 2)
+            self.stock = max(self.stock // 2, min(least, self.rule.amount))
+        return self.stock
+
+    def granted(self, answer: list[Any], now: float) -> None:
+        """Units from the authority, with how it stands there: [name, units, left, tight, memory]."""
+        _, units, self.left, tight, memory = answer
+        self.add(units)
+        self.stock = min(self.stock, max(self.left // 2, 1))
+        self.asking_until = 0.0
+        if self.low != CLEAN:
+            self.low = self.stock // 2 if units else -1
+        self.tight_until = max(self.tight_until, now + tight) if tight else self.tight_until
+        self.denied_until = now + memory if memory else 0.0
+        self.denied_left = self.left
+
+    def denied(self, answer: list[Any], now: float) -> None:
+        """No units: [name, left, retry, memory], with seconds until a retry may work."""
+        _, self.left, retry, memory = answer
+        self.denied_left = self.left
+        self.retry_at = now + retry
+        self.denied_until = now + memory

@@ -1,0 +1,248 @@
+"""The worker's side of limits: takes from local leases, asks the authority when they run out.
+
+Messages (a bucket's name is "rule id|scope value"; `life` tells this process from one before it):
+
+    to the authority    ask     asks: [[id, [[name, need, want, deposit, used, over]…]]…]   id 0: stock only
+                        used    used: [[name, used, over]…]
+                        return  units: [[name, units, used, over]…], recall: whether it answers one
+    from the authority  grant   answers: [[id, true, [[name, units, left, tight, memory]…]]
+                                         | [id, false, [[name, left, retry, memory]…]]…]
+                                open: [name…]   refusals to forget;  left: [[name, left]…]
+                        recall  names: [name…], tight: seconds
+
+An ask is one transaction over all buckets of a call. What the worker has towards it is deposited with it,
+so that the authority alone decides, in the order in which asks come: two workers that each hold
+half of what both need can't take turns for ever, and nothing is held while somebody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.errors import FaultError
+from gateway.core.limit import Denial, Hold, LimitRule, Standing
+from gateway.link.bucket import CONCURRENT, REQUESTS, TOKENS, LeasedBucket
+from gateway.link.stock import Stock
+from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop
+from gateway.stores.leases import Authority, bounds
+
+PATIENCE = 0.25  # seconds a call waits for the authority
+MOST_WAITING = 4096  # calls that may wait at once
+
+
+class LeaseClient:
+    """Implements `core.ports.Leases`; one event loop, no locks.
+
+    `counts` is `Parts.counts`: ("limits", rule id, "shadow") counts what a shadow rule would have refused,
+    ("limits", rule id, "unchecked") what was admitted while the authority did not answer. `prompt` sends
+    each message at once (a link without latency).
+    """
+
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        counts: dict[tuple[str, ...], float] | None = None,
+        later: Later = by_loop,
+        wall: Callable[[], float] = time.time,
+        prompt: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._later = later
+        self._stock = Stock(send, clock, later, prompt)
+        self._touch = self._stock.touch
+        self.counts = {} if counts is None else counts
+        self._waiters: dict[int, Waiter] = {}
+        self._last_id = 0
+
+    # ------------------------------------------------------------------ the port
+
+    def bucket(self, rule: LimitRule, value: str) -> LeasedBucket:
+        """The bucket of a rule for one scope value; valid for good, the same object while anybody has it."""
+        return self._stock.bucket(rule, value)
+
+    def try_take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial | None:
+        """All or nothing from what is leased here; a remembered refusal; or None: `take` must ask."""
+        for bucket, amount in charges:
+            if bucket.free < amount:
+                return self._short(charges, tokens, micros)
+        for bucket, amount in charges:
+            bucket.free = free = bucket.free - amount
+            if free < bucket.low:
+                self._touch(bucket, amount)
+        return Hold(tokens, micros, charges)
+
+    async def take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial:
+        """All or nothing, asking the authority for what is missing; at most `PATIENCE` seconds.
+
+        Without an answer in time: admitted when each rule that is short here says
+        `on_store_loss = "open"` (or is in shadow mode), else FaultError.
+        """
+        taken = self.try_take(charges, tokens, micros)
+        if taken is not None:
+            return taken
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiter = self.ask(charges, tokens, micros, lambda outcome: self._deliver(future, outcome))
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            self.abandon(waiter)
+            if not future.cancelled():
+                self._drop(future.result())
+            raise
+        if isinstance(outcome, FaultError):
+            raise outcome
+        return outcome
+
+    def settle(self, hold: Hold, tokens: int, micros: int) -> None:
+        """Turn the hold into what was really used; once, later calls do nothing."""
+        if hold.settled:
+            return
+        hold.settled = True
+        for bucket, held in hold.charges:
+            kind = bucket.kind  # type: ignore[attr-defined]
+            if kind != REQUESTS:
+                used = 0 if kind == CONCURRENT else tokens if kind == TOKENS else micros
+                self._stock.give(bucket, bucket.use(held, used))  # type: ignore[attr-defined, arg-type]
+
+    def standing(self, bucket: Any) -> Standing:
+        """How a bucket stands as far as is known here; what other workers hold counts as used."""
+        rule = bucket.rule
+        remaining = min(max(bucket.left + bucket.free, 0), rule.amount)
+        reset = rule.seconds if remaining < rule.amount else 0.0
+        if rule.calendar:
+            now = self._wall()
+            if now >= bucket.ends:
+                bucket.ends = bounds(rule.calendar, now)[1]
+            reset = bucket.ends - now
+        return Standing(rule.amount, remaining, reset)
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets have a lease or something to report."""
+        return self._stock.size
+
+    # ------------------------------------------------------------------ waiting
+
+    def ask(self, charges: Charges, tokens: int, micros: int, done: Callable[[Outcome], None]) -> Waiter:
+        """Have the authority decide; `done` is called once, perhaps before this returns."""
+        waiter = Waiter(charges, tokens, micros, done)
+        if len(self._waiters) >= MOST_WAITING:
+            done(self._without_answer(waiter))
+        else:
+            waiter.timer = self._later(PATIENCE, lambda: self._expire(waiter))
+            self._enquire(waiter)
+        return waiter
+
+    def abandon(self, waiter: Waiter) -> None:
+        """Nobody waits any more: what is granted later becomes free."""
+        if self._waiters.pop(waiter.id, None) and waiter.timer:
+            waiter.timer.cancel()
+
+    def release(self, hold: Hold) -> None:
+        """Undo a hold that nobody used; its request too, unless that is already reported."""
+        for bucket, held in hold.charges:
+            if bucket.kind == REQUESTS and not hold.settled and bucket.untake(held):  # type: ignore[attr-defined]
+                self._stock.give(bucket, held)  # type: ignore[arg-type]
+        self.settle(hold, 0, 0)
+
+    def _deliver(self, future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+        if future.done():  # cancelled a moment ago
+            self._drop(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _drop(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Hold):
+            self.release(outcome)
+
+    def _enquire(self, waiter: Waiter) -> None:
+        self._last_id = waiter.id = self._last_id + 1
+        self._waiters[waiter.id] = waiter
+        now = self._clock()
+        needs = [self._stock.need(bucket, amount, now) for bucket, amount in waiter.charges]
+        self._stock.ask(waiter.id, needs)
+
+    def _finish(self, waiter: Waiter, outcome: Outcome) -> None:
+        if waiter.timer:
+            waiter.timer.cancel()
+        waiter.done(outcome)
+
+    def _expire(self, waiter: Waiter) -> None:
+        if self._waiters.pop(waiter.id, None):
+            waiter.done(self._without_answer(waiter))
+
+    def _without_answer(self, waiter: Waiter) -> Hold | FaultError:
+        for bucket, amount in waiter.charges:
+            if bucket.free < amount and not bucket.shadow and bucket.rule.on_store_loss != "open":
+                message = f"the limit {bucket.rule.id} can't be checked now"
+                return FaultError(message, code="gateway_limits_unavailable", retry_after=1.0)
+        return self._overdraw(waiter.charges, waiter.tokens, waiter.micros, "unchecked")
+
+    # ------------------------------------------------------------------ off the fast path
+
+    def _short(self, charges: Charges, tokens: int, micros: int) -> Hold | Denial | None:
+        now, unknown = self._clock(), False
+        for bucket, amount in charges:
+            if bucket.free >= amount:
+                continue
+            if not bucket.refuses(amount, now):
+                unknown = True
+            elif not bucket.shadow:
+                remaining = max(bucket.denied_left + bucket.free, 0)
+                return Denial(bucket.rule, bucket.value, remaining, max(bucket.retry_at - now, 0.0))
+        return None if unknown else self._overdraw(charges, tokens, micros, "shadow")
+
+    def _overdraw(self, charges: Charges, tokens: int, micros: int, why: str) -> Hold:
+        held = []
+        for bucket, amount in charges:
+            if bucket.free >= amount:
+                bucket.free -= amount
+                held.append((bucket, amount))
+            else:
+                key = ("limits", bucket.rule.id, why)
+                self.counts[key] = self.counts.get(key, 0) + 1
+                bucket.over += amount if bucket.kind == REQUESTS else 0
+                held.append((bucket, 0))
+            self._touch(bucket, amount)
+        return Hold(tokens, micros, tuple(held))
+
+    # ------------------------------------------------------------------ the link
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """A `grant` or `recall` from the authority."""
+        if message["t"] == "recall":
+            self._stock.recall(message["names"], message["tight"])
+            return
+        self._stock.hear(message.get("open", ()), message.get("left", ()))
+        for number, granted, answers in message.get("answers", ()):
+            waiter = self._waiters.pop(number, None)
+            if granted:
+                self._stock.granted(answers, waited=waiter is not None)
+            else:
+                self._stock.denied(answers)
+            if waiter:
+                self._conclude(waiter)
+
+    def _conclude(self, waiter: Waiter) -> None:
+        outcome = self.try_take(waiter.charges, waiter.tokens, waiter.micros)
+        if outcome is None:  # something became free here meanwhile: ask again, this time with it
+            self._enquire(waiter)
+        else:
+            self._finish(waiter, outcome)
+
+
+def local(authority: Authority, counts: dict[tuple[str, ...], float] | None = None) -> LeaseClient:
+    """A client in the authority's own process, for a server that is one process; no messages wait."""
+
+    def send(message: dict[str, Any]) -> None:
+        for _, answer in authority.receive(0, message):
+            client.receive(answer)
+
+    client = LeaseClient(send, counts=counts, prompt=True)
+    return client

@@ -1,0 +1,209 @@
+"""All leases of one worker: what is in hand, what is reported, asked for and handed back.
+
+See link/leases.py for the messages.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakValueDictionary
+
+from gateway.core.limit import LimitRule
+from gateway.link.bucket import CLEAN, LeasedBucket
+from gateway.link.waiter import Later
+
+REPORT = 0.1  # seconds between reports of what was used
+IDLE = 1.0  # seconds after which an unused lease goes back
+ANSWER = 0.25  # seconds in which the authority is expected to answer
+
+
+class Stock:
+    """Buckets and the messages they cause; one event loop, no locks."""
+
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None],
+        clock: Callable[[], float],
+        later: Later,
+        prompt: bool,
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._later = later
+        self._prompt = prompt
+        self._life = secrets.token_hex(8)
+        # All buckets somebody refers to; and those with a lease or something to report, kept alive.
+        self._known: WeakValueDictionary[str, LeasedBucket] = WeakValueDictionary()
+        self._live: dict[str, LeasedBucket] = {}
+        self._dirty: list[LeasedBucket] = []
+        self._freed: dict[str, LeasedBucket] = {}
+        self._asks: list[list[Any]] = []
+        self._pumping = self._ticking = False
+        self._swept = 0.0
+
+    @property
+    def size(self) -> int:
+        """How many buckets have a lease or something to report."""
+        return len(self._live)
+
+    def find(self, name: str) -> LeasedBucket | None:
+        """The bucket of that name, if anybody still has it."""
+        return self._known.get(name)
+
+    def bucket(self, rule: LimitRule, value: str) -> LeasedBucket:
+        """The bucket of a rule for one scope value; valid for good, the same object while anybody has it."""
+        name = f"{rule.id}|{value}"
+        bucket = self._known.get(name)
+        if bucket is None:
+            bucket = self._known[name] = LeasedBucket(name, rule, value)
+        elif bucket.rule is not rule:
+            bucket.rule, bucket.shadow = rule, rule.mode == "shadow"
+        return bucket
+
+    def touch(self, bucket: LeasedBucket, amount: int) -> None:
+        """The first use since a report, or the stock runs low."""
+        now = self._clock()
+        bucket.seen = now
+        if bucket.low == CLEAN:
+            self._live[bucket.name] = bucket
+            self._dirty.append(bucket)
+            self._tick_later()
+        bucket.low = -1
+        if now < bucket.asking_until or now < bucket.denied_until or now < bucket.tight_until:
+            return
+        if bucket.free < bucket.stock // 2:
+            bucket.asking_until = now + ANSWER
+            want = bucket.appetite(amount, now)
+            self.ask(0, [[bucket.name, 0, want, 0, *bucket.report()]])
+        else:
+            bucket.low = bucket.stock // 2
+
+    def give(self, bucket: LeasedBucket, units: int) -> None:
+        """Something was settled, and `units` became free."""
+        if bucket.low == CLEAN:
+            self.touch(bucket, 0)
+        if units and bucket.tight_until and self._clock() < bucket.tight_until:
+            self._freed[bucket.name] = bucket
+            self._soon()
+
+    def ask(self, number: int, needs: list[list[Any]]) -> None:
+        """Put a question to the authority; 0 for stock only."""
+        self._asks.append([number, needs])
+        self._soon()
+
+    def need(self, bucket: LeasedBucket, amount: int, now: float) -> list[Any]:
+        """A call's need of one bucket, as it stands in an ask; what is here goes with it."""
+        deposit = min(bucket.free, amount)
+        want = amount
+        if deposit < amount and now >= bucket.asking_until:
+            want += bucket.appetite(amount, now)
+            bucket.asking_until = now + ANSWER
+        bucket.add(-deposit)
+        return [bucket.name, amount, want, deposit, *bucket.report()]
+
+    # ------------------------------------------------------------------ the authority's word
+
+    def granted(self, answers: list[list[Any]], waited: bool) -> None:
+        """Units have come. What nobody waits for may be in want elsewhere."""
+        now = self._clock()
+        for answer in answers:
+            bucket = self._known.get(answer[0])
+            if bucket is None:
+                self._post({"t": "return", "units": [[answer[0], answer[1], 0, 0]], "recall": False})
+                continue
+            bucket.granted(answer, now)
+            self.give(bucket, 0 if waited else answer[1])
+
+    def denied(self, answers: list[list[Any]]) -> None:
+        """There is not so much left."""
+        now = self._clock()
+        for answer in answers:
+            if bucket := self._known.get(answer[0]):
+                bucket.denied(answer, now)
+
+    def hear(self, opened: Iterable[str], left: Iterable[tuple[str, int]]) -> None:
+        """Refusals to forget, and how buckets stand."""
+        for name in opened:
+            if bucket := self._known.get(name):
+                bucket.denied_until = 0.0
+        for name, units in left:
+            if bucket := self._known.get(name):
+                bucket.left = units
+
+    def recall(self, names: list[str], tight: float) -> None:
+        """Somebody else is in want: hand back what is unused, now and for `tight` seconds."""
+        now, units = self._clock(), []
+        for name in names:
+            bucket = self._known.get(name)
+            if bucket is None:
+                units.append([name, 0, 0, 0])
+                continue
+            bucket.tight_until = now + tight
+            units.append(self._handed_back(bucket))
+        self._post({"t": "return", "units": units, "recall": True})
+
+    def _handed_back(self, bucket: LeasedBucket) -> list[Any]:
+        units = bucket.free
+        used, over = bucket.report()
+        bucket.add(-units)
+        return [bucket.name, units, used, over]
+
+    def _post(self, message: dict[str, Any]) -> None:
+        message["life"] = self._life
+        self._send(message)
+
+    def _soon(self) -> None:
+        if self._prompt:
+            self._pump()
+        elif not self._pumping:
+            self._pumping = True
+            self._later(0.0, self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if self._freed:
+            freed, self._freed = self._freed, {}
+            units = [self._handed_back(bucket) for bucket in freed.values()]
+            self._post({"t": "return", "units": units, "recall": False})
+        if self._asks:
+            asks, self._asks = self._asks, []
+            self._post({"t": "ask", "asks": asks})
+
+    # ------------------------------------------------------------------ the clock
+
+    def _tick_later(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._later(REPORT, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        self._report()
+        now = self._clock()
+        if now - self._swept >= IDLE / 2:
+            self._swept = now
+            self._sweep(now)
+        if self._live:
+            self._tick_later()
+
+    def _report(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        used = []
+        for bucket in dirty:
+            bucket.low = CLEAN
+            amounts = bucket.report()
+            if amounts != (0, 0):
+                used.append([bucket.name, *amounts])
+        if used:
+            self._post({"t": "used", "used": used})
+
+    def _sweep(self, now: float) -> None:
+        """Give back what nobody has used for a while."""
+        idle = [b for b in self._live.values() if now - b.seen >= IDLE and b.low == CLEAN]
+        units = [self._handed_back(bucket) for bucket in idle if bucket.free]
+        for bucket in idle:
+            del self._live[bucket.name]
+        if units:
+            self._post({"t": "return", "units": units, "recall": False})

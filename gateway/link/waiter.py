@@ -1,0 +1,42 @@
+"""A call that waits for the authority's word on its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gateway.core.errors import FaultError
+from gateway.core.limit import Denial, Hold
+
+Charges = tuple[tuple[Any, int], ...]  # of LeasedBucket and amount; Any, as the port knows only Bucket
+Outcome = Hold | Denial | FaultError
+
+
+class Timer(Protocol):
+    """What `Later` gives: asyncio's TimerHandle."""
+
+    def cancel(self) -> None:
+        """Don't call."""
+
+
+Later = Callable[[float, Callable[[], None]], Timer]
+
+
+def by_loop(delay: float, call: Callable[[], None]) -> Timer:
+    """Call after `delay` seconds, by the running event loop."""
+    return asyncio.get_running_loop().call_later(delay, call)
+
+
+class Waiter:
+    """`done` is called once with the outcome, unless the waiter is abandoned."""
+
+    __slots__ = ("charges", "done", "id", "micros", "timer", "tokens")
+
+    def __init__(self, charges: Charges, tokens: int, micros: int, done: Callable[[Outcome], None]) -> None:
+        self.id = 0
+        self.charges = charges
+        self.tokens = tokens
+        self.micros = micros
+        self.done = done
+        self.timer: Timer | None = None

@@ -1,0 +1,167 @@
+"""One bucket as the authority keeps it: its window, and what is leased to whom."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from gateway.core.limit import LimitRule
+from gateway.stores.leases.ask import Ask
+from gateway.stores.leases.window import CalendarWindow, RollingWindow
+
+# Seconds a worker may refuse by itself what was refused once. Settles free tokens, money and places at
+# any time, requests come back by the window alone; either way a refusal is called off when room appears.
+MEMORY = {"requests": 1.0, "tokens": 0.05, "usd": 0.05, "concurrent": 0.05}
+TIGHT = 1.5  # seconds a recalled worker keeps handing back what becomes free
+DRY = 1.2  # how long the authority relies on that: shorter, as the worker starts counting later
+
+
+class Lease:
+    """Units leased to one worker. `since` (epoch ms): use from then on may not have been reported yet."""
+
+    __slots__ = ("since", "units")
+
+    def __init__(self, since: int) -> None:
+        self.units = 0
+        self.since = since
+
+
+class Account:
+    """used + leased ≤ limit, but for overruns and lowered limits. Times are the authority's clock."""
+
+    __slots__ = (
+        "_leased",
+        "_now",
+        "denied",
+        "dry",
+        "leases",
+        "name",
+        "orphans",
+        "queue",
+        "recalls",
+        "rule",
+        "value",
+        "window",
+    )
+
+    def __init__(self, name: str, rule: LimitRule, value: str, now: Callable[[], float]) -> None:
+        self.name = name
+        self.rule = rule
+        self.value = value
+        self._now = now  # the window's clock: epoch for calendar windows, steady for rolling ones
+        self.window = _window(rule)
+        self.leases: dict[int, Lease] = {}
+        self.orphans: dict[int, int] = {}  # units of dead workers, until they are recounted
+        self._leased = 0
+        self.queue: deque[Ask] = deque()  # undecided, oldest first
+        self.recalls: dict[int, float] = {}  # worker → when it was asked to hand back
+        self.dry: dict[int, float] = {}  # worker → until when it has nothing unused
+        self.denied: dict[int, tuple[float, int]] = {}  # worker → until when it refuses so much
+
+    @property
+    def leased(self) -> int:
+        """Units at workers, orphans included."""
+        return self._leased
+
+    @property
+    def used(self) -> int:
+        """What the window counts."""
+        return self.window.used(self._now()) if self.window else 0
+
+    @property
+    def left(self) -> int:
+        """What may still be leased; below 0 after an overrun or a lowered limit."""
+        return self.rule.amount - self.used - self._leased
+
+    def empty(self, now: float) -> bool:
+        """Whether forgetting it loses nothing."""
+        if self._leased or self.queue or self.recalls or self.used:
+            return False
+        return all(until <= now for until, _ in self.denied.values())
+
+    def grant(self, worker: int, units: int, since: int) -> None:
+        """Lease units to a worker."""
+        if units:
+            lease = self.leases.get(worker)
+            if lease is None:
+                lease = self.leases[worker] = Lease(since)
+            lease.units += units
+            self._leased += units
+
+    def take_back(self, worker: int, units: int, used: int, over: int, since: int) -> None:
+        """A worker's report: units it no longer has, units it used, and use beyond its lease."""
+        lease = self.leases.get(worker)
+        if lease is not None:
+            gone = min(units + used, lease.units)
+            lease.units -= gone
+            lease.since = since
+            self._leased -= gone
+            if not lease.units:
+                del self.leases[worker]
+        if self.window and used + over > 0:
+            self.window.charge(self._now(), used + over)
+
+    def orphan(self, worker: int, token: int) -> Lease | None:
+        """A worker has died: what it may have used still counts until `adopt`; places are free at once."""
+        self.recalls.pop(worker, None)
+        self.dry.pop(worker, None)
+        self.denied.pop(worker, None)
+        lease = self.leases.pop(worker, None)
+        if lease is None or self.window is None:
+            self._leased -= lease.units if lease else 0
+            return None
+        self.orphans[token] = lease.units
+        return lease
+
+    def adopt(self, token: int, used: int) -> None:
+        """The orphaned lease had `used` of it used."""
+        units = self.orphans.pop(token, 0)
+        self._leased -= units
+        if self.window and units:
+            self.window.charge(self._now(), min(max(used, 0), units))
+
+    def replace(self, rule: LimitRule) -> None:
+        """The rule's amount or manners have changed; what was counted stays."""
+        self.rule = rule
+        if self.window:
+            self.window.limit = rule.amount
+
+    def contested(self, worker: int, now: float) -> float:
+        """Seconds for which some other worker is in want; 0.0 when none is."""
+        until = max((t for w, (t, _) in self.denied.items() if w != worker), default=0.0)
+        if self.queue:
+            until = max(until, now + TIGHT)
+        return max(until - now, 0.0)
+
+    def to_recall(self, asker: int, now: float) -> Iterator[int]:
+        """Workers that may have unused units and have not been asked for them yet."""
+        for worker in self.leases:
+            if worker != asker and worker not in self.recalls and self.dry.get(worker, 0.0) <= now:
+                yield worker
+
+    def retry_in(self, need: int) -> float:
+        """Seconds until the window alone makes room for `need`.
+
+        Where that depends on calls under way: until it would without them, at least a second. Where
+        `need` is above the limit: until the window is whole.
+        """
+        window = self.window
+        if window is None:
+            return 1.0
+        now = self._now()
+        at = window.retry_at(need + self._leased, now)
+        if at == math.inf:
+            at = window.retry_at(need, now) if need <= window.limit else window.whole_at(now)
+            at = max(at, now + 1.0)
+        return at - now
+
+
+def _window(rule: LimitRule) -> RollingWindow | CalendarWindow | None:
+    if rule.unit == "concurrent":
+        return None
+    return (
+        CalendarWindow(rule.amount, rule.calendar)
+        if rule.calendar
+        else RollingWindow(rule.amount, rule.seconds)
+    )
