@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.net.pool import Pool, Transport
@@ -20,7 +21,7 @@ def transport(settings: BackendSettings) -> Transport:
     if settings.proxy or settings.http2:
         from gateway.net.proxied import Proxied  # httpx is loaded only where somebody asked for it
 
-        return Proxied(settings, scheme, host, port)
+        return Proxied(settings, (scheme, host, port), tls_context(settings.ca))
     return Pool(
         settings.name,
         host,
@@ -41,11 +42,24 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
 
 
-@lru_cache(maxsize=16)
 def tls(ca: str = "") -> ssl.SSLContext:
-    """A verifying client context for HTTP/1.1, with the extra roots of the PEM file `ca`; built once."""
-    context = ssl.create_default_context()
+    """The context of the pools; built once for each state of the PEM file `ca`. Raises `ValueError`."""
+    try:
+        return _built(ca, Path(ca).stat().st_mtime_ns if ca else 0)
+    except OSError as error:
+        raise ValueError(f"ca = {ca!r} can't be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=16)
+def _built(ca: str, changed: int) -> ssl.SSLContext:
+    context = tls_context(ca)
     context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def tls_context(ca: str = "") -> ssl.SSLContext:
+    """A verifying client context. Raises `ValueError` when `ca` is no PEM file of certificates."""
+    context = ssl.create_default_context()
     if ca:
         try:
             context.load_verify_locations(cafile=ca)

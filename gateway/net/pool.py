@@ -72,21 +72,22 @@ class Pool:
     async def send(self, outbound: Outbound) -> PooledExchange:
         """See `net.port.Transport`. A stale connection is replaced, and the request sent again, once."""
         started = monotonic()
-        connect_time = 0.0
         connection = self._reusable(started)
-        if connection is None:
-            connection = await self._obtain()
-            connect_time = monotonic() - started
-        exchange = PooledExchange(connection, started, connect_time)
-        self._start(connection)
-        connection.ask(exchange, outbound)
-        await exchange.wait(0)
-        if exchange.stale:
-            connection = await self._obtain()
-            exchange = PooledExchange(connection, started, monotonic() - exchange.done_at)
-            self._start(connection)
+        for again in (True, False):
+            connect_time = 0.0
+            if connection is None:
+                begun = monotonic()
+                connection = await self._obtain()
+                connect_time = monotonic() - begun
+            exchange = PooledExchange(connection, started, connect_time)
+            self._active.add(connection)
+            if not self._ticking:
+                self._rearm()
             connection.ask(exchange, outbound)
             await exchange.wait(0)
+            if not (exchange.stale and again):
+                break
+            connection = None
         if exchange.error is not None and not exchange.status:
             raise exchange.error
         return exchange
@@ -127,11 +128,6 @@ class Pool:
             self._vacate()
 
     # the clock
-
-    def _start(self, connection: Connection) -> None:
-        self._active.add(connection)
-        if not self._ticking:
-            self._rearm()
 
     def _rearm(self) -> None:
         """Set the timer: fine while exchanges are under way, else for the next idle connection's end."""

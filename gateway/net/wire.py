@@ -35,7 +35,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 _OURS = HOP_BY_HOP | {b"content-length"}  # read here, not handed on
-_PERSISTENCE = (b"close", b"keep-alive", b"")
+_PERSISTENCE = (b"keep-alive", b"close")
 
 
 class WireError(Exception):
@@ -71,18 +71,12 @@ class ResponseReader:
         self.pieces: list[bytes] = []
         self.on_body: Callable[[bytes], None] = self.pieces.append
         self.keep_for: float | None = None  # the peer's `Keep-Alive: timeout`, in seconds
-        self._bodiless = False
-        self._renew()
-        self.expect(b"")
-
-    def _renew(self) -> None:
         self._parser = HttpResponseParser(self)
         self._feed: Callable[[bytes], None] = self._parser.feed_data
+        self.expect(b"")
 
     def expect(self, method: bytes) -> None:
         """Make ready for the answer to a request with this method."""
-        if self._bodiless:  # the parser believes that it is inside a body that HEAD's answer never has
-            self._renew()
         self._bodiless = method == b"HEAD"
         self.status = 0
         self.headers: Headers = []
@@ -97,34 +91,30 @@ class ResponseReader:
     def receive(self, data: bytes) -> None:
         """Take what came. Raises `WireError`; after it, or once complete without `keep`, give up the peer."""
         try:
-            if self.headed:
-                self._feed(data)
-                if self.pieces:
-                    self._spare = HEAD_LIMIT
-                else:  # chunk framing or trailers: no end of them is as bad as an endless head
-                    self._spend(data)
-            else:
+            if len(data) > self._spare and not self.headed:
                 self._receive_head(data)
+            else:
+                self._feed(data)
         except HttpParserError as error:
             self.keep = False
             if not self.complete:
                 raise _explained(error) from None
+        if self.pieces:
+            self._spare = HEAD_LIMIT
+        else:
+            self._spend(len(data))
 
     def _receive_head(self, data: bytes) -> None:
-        if len(data) > self._spare:
-            self._feed(data[: self._spare])
-            if not self.headed:
-                raise WireError(f"its response head is longer than {HEAD_LIMIT} bytes")
-            data, self._spare = data[self._spare :], HEAD_LIMIT
-        else:
-            self._spare -= len(data)
-        self._feed(data)
-        if self._bodiless and self.pieces:
-            self.pieces.clear()
-            self.keep = False
+        """More than a head may have: what it may have first, so that it matters not how the bytes came."""
+        spare, self._spare = self._spare, HEAD_LIMIT
+        self._feed(data[:spare])
+        if not self.headed:
+            raise WireError(f"its response head is longer than {HEAD_LIMIT} bytes")
+        self._feed(data[spare:])
 
-    def _spend(self, data: bytes) -> None:
-        self._spare -= len(data)
+    def _spend(self, count: int) -> None:
+        """Heads, chunk framing and trailers: no end of them is refused."""
+        self._spare -= count
         if self._spare < 0 and not self.complete:
             raise WireError(f"it sent more than {HEAD_LIMIT} bytes of chunk framing or trailers")
 
@@ -161,8 +151,9 @@ class ResponseReader:
         if name == b"content-length":
             self.length = int(value)
         elif name == b"connection":
-            tokens = [token.strip().lower() for token in value.split(b",")]
-            self._named = (self._named or []) + tokens
+            value = value.lower()
+            if value not in _PERSISTENCE:
+                self._named = (self._named or []) + [token.strip() for token in value.split(b",")]
         elif name == b"transfer-encoding":
             if self._chunked or value.strip().lower() != b"chunked":
                 raise WireError("its transfer-encoding is not chunked alone")
@@ -180,13 +171,10 @@ class ResponseReader:
         self.status = status
         self.headed = True
         if self._named is not None:
-            self._drop_named(self._named)
+            self.headers = [field for field in self.headers if field[0] not in self._named]
         if self._bodiless:
-            self.on_message_complete()
-
-    def _drop_named(self, named: list[bytes]) -> None:
-        if any(name not in _PERSISTENCE for name in named):
-            self.headers = [field for field in self.headers if field[0] not in named]
+            self.complete = True
+            raise WireError("no body comes, which the parser can't know")
 
     def _skip(self, status: int) -> None:
         if not 100 <= status <= 199:
@@ -201,6 +189,12 @@ class ResponseReader:
         if self.headed and not self.complete:
             self.keep = self._parser.should_keep_alive()
             self.complete = True
+
+
+def end_to_end(fields: Headers) -> Headers:
+    """The fields (lower-case names) that may go on: not hop-by-hop, not named by Connection, not framing."""
+    named = {t.strip() for name, value in fields if name == b"connection" for t in value.lower().split(b",")}
+    return [field for field in fields if field[0] not in _OURS and field[0] not in named]
 
 
 def _deaf(data: bytes) -> None:

@@ -1,0 +1,136 @@
+"""The way out through httpx: for backends behind a forward proxy, or that ask for HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from gateway.net.failure import FIRST_BYTE_TIMEOUT, TOTAL_TIMEOUT, failure
+from gateway.net.pool import KEEP
+from gateway.net.streamed import StreamedExchange
+from gateway.net.translated import translated
+
+if TYPE_CHECKING:
+    from gateway.net.outbound import Outbound
+    from gateway.settings.schema import BackendSettings
+
+
+class Proxied:
+    """The `Transport` of one origin on httpx's connections.
+
+    Only httpx's transport is used, not its client: no redirects, cookies, decoding or added headers.
+    Deadlines mean what they mean for the pool, so httpx gets only those that belong to connecting.
+    """
+
+    def __init__(self, settings: BackendSettings, base: tuple[str, str, int], tls: ssl.SSLContext) -> None:
+        self.name = settings.name
+        self.timeout = settings.timeout
+        self.under_way: set[StreamedExchange] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._scheme, self._host, self._port = base
+        self._way = httpx.AsyncHTTPTransport(
+            verify=tls,
+            trust_env=False,
+            http2=settings.http2,
+            proxy=settings.proxy.reveal() if settings.proxy else None,
+            limits=httpx.Limits(
+                max_connections=settings.connections,
+                max_keepalive_connections=settings.connections,
+                keepalive_expiry=KEEP,
+            ),
+        )
+
+    async def send(self, outbound: Outbound) -> StreamedExchange:
+        """See `net.port.Transport`."""
+        exchange = StreamedExchange(self, monotonic())
+        self.under_way.add(exchange)
+        try:
+            async with asyncio.timeout(self.timeout.total) as clock:
+                request = self._request(outbound, _Watch(self, exchange, clock))
+                exchange.begin(await self._way.handle_async_request(request))
+        except BaseException as error:
+            exchange.close()
+            self.ended(exchange)
+            if isinstance(error, TimeoutError):
+                raise self._late(exchange) from None
+            if isinstance(error, Exception):
+                raise translated(error, self.name, exchange.sent_at > 0) from error
+            raise
+        return exchange
+
+    async def close(self) -> None:
+        """Close idle connections; the last exchange under way closes the rest when it ends."""
+        self._closed = True
+        if not self.under_way:
+            await self._way.aclose()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def ended(self, exchange: StreamedExchange) -> None:
+        """Told by an exchange that needs its connection no more."""
+        self.under_way.discard(exchange)
+        if self._closed and not self.under_way:
+            self.later(self._way.aclose())
+
+    def later(self, work: Any) -> None:
+        """Run what only a task can do after a plain `close`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def connection_of(self, request: object) -> Any:
+        """The httpcore connection that carries this request, or None. Uses httpcore's insides."""
+        pool: Any = getattr(self._way, "_pool", None)
+        for entry in getattr(pool, "_requests", ()):
+            if entry.request is request:
+                return entry.connection
+        return None
+
+    def _late(self, exchange: StreamedExchange) -> Exception:
+        now, timeout = monotonic(), self.timeout
+        if now - exchange.started >= timeout.total or not exchange.sent_at:
+            return failure(TOTAL_TIMEOUT, self.name, f"not done within {timeout.total:g} s in all")
+        return failure(FIRST_BYTE_TIMEOUT, self.name, f"no answer within {timeout.first:g} s")
+
+    def _request(self, outbound: Outbound, watch: _Watch) -> httpx.Request:
+        lines = outbound.head().split(b"\r\n")[1:-2]
+        headers = [(name, value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
+        connect = self.timeout.connect
+        return httpx.Request(
+            outbound.method.decode("ascii"),
+            httpx.URL(scheme=self._scheme, host=self._host, port=self._port, raw_path=outbound.target),
+            headers=headers,
+            content=outbound.body or None,
+            extensions={"timeout": {"connect": connect, "pool": connect}, "trace": watch},
+        )
+
+
+class _Watch:
+    """httpcore's trace hook: tells when connecting began and when the request was handed to the socket."""
+
+    def __init__(self, way: Proxied, exchange: StreamedExchange, clock: asyncio.Timeout) -> None:
+        self._way = way
+        self._exchange = exchange
+        self._clock = clock
+        self._began = 0.0
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.started":
+            self._began = monotonic()
+        elif event.endswith(".send_request_headers.started"):
+            self._sending(info)
+
+    def _sending(self, info: dict[str, Any]) -> None:
+        exchange, timeout = self._exchange, self._way.timeout
+        exchange.sent_at = monotonic()
+        if self._began:
+            exchange.connect_time = exchange.sent_at - self._began
+        if timeout.first < timeout.total - (exchange.sent_at - exchange.started):
+            self._clock.reschedule(asyncio.get_running_loop().time() + timeout.first)
+        if "stream_id" in info:
+            exchange.stream = (self._way.connection_of(info["request"]), info["stream_id"], info["request"])

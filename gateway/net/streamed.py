@@ -1,0 +1,174 @@
+"""One answer of an upstream, as it comes in through httpx."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+
+from gateway.net.failure import CLOSED, IDLE_TIMEOUT, TOTAL_TIMEOUT, failure
+from gateway.net.translated import translated
+from gateway.net.wire import end_to_end
+
+if TYPE_CHECKING:
+    from gateway.core.call import Headers
+    from gateway.core.reply import Sink
+    from gateway.net.proxied import Proxied
+
+
+class StreamedExchange:
+    """See `net.port.Exchange`. The body is read only when somebody asks for it, so nothing is held.
+
+    `close` is a plain function but httpx wants awaiting: each read runs as a task that can be cancelled, and
+    what is left to be said to the upstream is said by a task of the transport's.
+    """
+
+    def __init__(self, way: Proxied, started: float) -> None:
+        self.started = started
+        self.status = 0
+        self.headers: Headers = []
+        self.length: int | None = None
+        self.connect_time = self.sent_at = self.first_byte_at = self.done_at = 0.0
+        self.stream: tuple[Any, int, Any] | None = None  # of HTTP/2: connection, stream id, request
+        self._way = way
+        self._response: httpx.Response | None = None
+        self._pieces: AsyncIterator[bytes] = cast("AsyncIterator[bytes]", None)
+        self._held: list[bytes] = []
+        self._reading: asyncio.Task[bytes] | None = None
+        self._running: asyncio.Future[None] | None = None  # while paused
+        self._ended = False
+        self._error: Exception | None = None
+
+    def begin(self, response: httpx.Response) -> None:
+        """The head is here."""
+        self.first_byte_at = monotonic()
+        self._response = response
+        self._pieces = aiter(cast("AsyncIterator[bytes]", response.stream))
+        self.status = response.status_code
+        raw = [(name.lower(), value) for name, value in response.headers.raw]
+        self.headers = end_to_end(raw)
+        length = dict(raw).get(b"content-length", b"")
+        self.length = int(length) if length.isdigit() else None
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end."""
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            return data
+        while not self._ended:
+            data = await self._next()
+            if data:
+                return data
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    async def pipe(self, sink: Sink) -> None:
+        """Push every piece to the sink; an exception of the sink's ends it and is raised here."""
+        try:
+            while data := await self.read():
+                sink.write(data)
+                if self._running is not None:
+                    await self._running
+        except BaseException:
+            self.close()
+            raise
+
+    async def collect(self, limit: int) -> bytes | None:
+        """The whole body, or None when it is longer than `limit` bytes."""
+        if not self._ended and self.length is not None and self.length > limit:
+            return None
+        size = sum(map(len, self._held))
+        while size <= limit and not self._ended:
+            data = await self._next()
+            self._held.append(data)
+            size += len(data)
+        if size > limit:
+            return None
+        return await self.read()
+
+    def pause(self) -> None:
+        """Stop reading from upstream."""
+        if self._running is None and not self._ended:
+            self._running = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        """Read on."""
+        running, self._running = self._running, None
+        if running is not None and not running.done():
+            running.set_result(None)
+
+    def close(self) -> None:
+        """Give up; what was held is forgotten."""
+        self._held.clear()
+        if self._ended:
+            return
+        self._end(failure(CLOSED, self._way.name, "the exchange was closed on this side"))
+        self._way.later(self._let_go(self._reading))
+        if self._reading is not None:
+            self._reading.cancel()
+        self.resume()
+
+    async def _next(self) -> bytes:
+        """One more piece under the deadlines; b"" at the end."""
+        self._reading = asyncio.ensure_future(anext(self._pieces, b""))
+        timeout = self._way.timeout
+        left = self.started + timeout.total - monotonic()
+        try:
+            async with asyncio.timeout(min(timeout.idle, left)):
+                data = await self._reading
+        except TimeoutError:
+            self._give_up(IDLE_TIMEOUT if timeout.idle <= left else TOTAL_TIMEOUT)
+        except asyncio.CancelledError:
+            if self._error is None:  # not `close`: the waiting task itself was cancelled
+                self.close()
+                raise
+        except Exception as error:
+            self._end(translated(error, self._way.name, sent=True))
+        else:
+            if not data:
+                self._end(None)
+            return data
+        finally:
+            self._reading = None
+        assert self._error is not None
+        raise self._error
+
+    def _give_up(self, code: str) -> None:
+        timeout = self._way.timeout
+        idle = f"sent nothing for {timeout.idle:g} s"
+        what = idle if code == IDLE_TIMEOUT else f"not done within {timeout.total:g} s in all"
+        self._end(failure(code, self._way.name, what))
+        self._way.later(self._let_go(None))
+
+    def _end(self, error: Exception | None) -> None:
+        self._ended = True
+        self._error = error
+        self.done_at = monotonic()
+        self._way.ended(self)
+
+    async def _let_go(self, reading: asyncio.Task[bytes] | None) -> None:
+        """Cut the connection, or over HTTP/2, reset the stream, which httpcore leaves to run on."""
+        if reading is not None:
+            await asyncio.wait([reading])
+        if self._response is not None:
+            await self._response.aclose()
+        if self.stream is not None:
+            await reset(*self.stream)
+
+
+async def reset(connection: Any, stream_id: int, request: Any) -> None:
+    """Send RST_STREAM (CANCEL) for a stream. Uses httpcore's insides, and does nothing where they changed."""
+    http2 = getattr(connection, "_connection", None)
+    state = getattr(http2, "_h2_state", None)
+    if http2 is None or state is None:
+        return
+    try:
+        state.reset_stream(stream_id, error_code=8)
+        await http2._write_outgoing_data(request)
+    except Exception:
+        return  # the stream or the connection has ended already
