@@ -65,7 +65,12 @@ class Backend(Protocol):
 
 
 class KeyDirectory(Protocol):
-    """All keys the gateway knows, as of the newest word from the supervisor."""
+    """All keys the gateway knows, as of the newest word from the supervisor.
+
+    `generation` moves with every change, so that what was remembered about keys can be forgotten.
+    """
+
+    generation: int
 
     def find(self, digest: bytes) -> Principal | None:
         """Whose key this is. Expired and revoked entries are found too: the caller checks."""

@@ -1,0 +1,98 @@
+"""Changes to single members of a JSON object that leave every other byte as it was.
+
+Parsing and writing a document again would lose what no parser keeps: the spelling of numbers
+(1e400, 0.10, integers beyond 64 bits), the order of duplicate names, white space. The object must have
+been parsed before: these functions rely on valid JSON (RFC 8259).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gateway.core.codec import dumps, loads
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_SPACE = rb"[ \t\r\n]*+"
+# Inside the object: a member's name and colon, from after the opening brace or a comma.
+_NAME = re.compile(rb"%b(%b)%b:%b" % (_SPACE, _STRING, _SPACE, _SPACE), re.DOTALL)
+# A value that is no object or array, and what follows: a comma or the closing brace.
+_PLAIN = re.compile(rb'(?:%b|[^,{}\[\]" \t\r\n]++)' % _STRING, re.DOTALL)
+# From inside an object or array to the next bracket, over strings and everything else.
+_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|%b)*+([{}\[\]])' % _STRING, re.DOTALL)
+_NEXT = re.compile(rb"%b[,}]" % _SPACE)
+
+
+def spans(data: bytes, name: str) -> list[tuple[int, int]]:
+    """Where the values of the top-level members of this (ASCII) name begin and end.
+
+    There must be one: whoever parsed the object knows.
+    """
+    quick = _only(data, name)
+    if quick is not None:
+        return quick
+    return [(start, end) for key, start, end in members(data) if _unquoted(key) == name]
+
+
+def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Each top-level member: its name as spelled, with quotes, and its value's start and end."""
+    at = data.index(b"{") + 1
+    while (match := _NAME.match(data, at)) is not None:
+        start = match.end()
+        end = _value_end(data, start)
+        yield match.group(1), start, end
+        following = _NEXT.match(data, end)
+        if following is None:
+            raise ValueError("not a JSON object")
+        at = following.end()
+
+
+def replace(data: bytes, name: str, value: bytes) -> bytes:
+    """The object with the value of each top-level member of this name replaced."""
+    pieces: list[bytes] = []
+    at = 0
+    for start, end in spans(data, name):
+        pieces += (data[at:start], value)
+        at = end
+    return b"".join((*pieces, data[at:])) if pieces else data
+
+
+def append(data: bytes, name: str, value: bytes) -> bytes:
+    """The object with one more member, at its end. It must not have the name yet."""
+    end = data.rindex(b"}")
+    before = data[:end].rstrip(b" \t\r\n")
+    comma = b"" if before.endswith(b"{") else b","
+    return b"%b%b%b:%b%b" % (data[:end], comma, dumps(name), value, data[end:])
+
+
+def _only(data: bytes, name: str) -> list[tuple[int, int]] | None:
+    """The usual case without a walk: the quoted name stands in the data once and could not be
+    spelled otherwise, so that it must be the member that is known to be there."""
+    quoted = b'"%b"' % name.encode()
+    at = data.find(quoted)
+    if at < 0 or b"\\u00" in data or data.find(quoted, at + 1) >= 0:
+        return None
+    match = _NAME.match(data, at)
+    if match is None:
+        return None
+    return [(match.end(), _value_end(data, match.end()))]
+
+
+def _value_end(data: bytes, start: int) -> int:
+    if data[start] not in b"{[":
+        match = _PLAIN.match(data, start)
+        if match is None:
+            raise ValueError("not a JSON object")
+        return match.end()
+    at, depth = start + 1, 1
+    while depth:
+        match = _BRACKET.match(data, at)
+        if match is None:
+            raise ValueError("not a JSON object")
+        at = match.end()
+        depth += 1 if match.group(1) in b"{[" else -1
+    return at
+
+
+def _unquoted(key: bytes) -> str:
+    return str(loads(key)) if b"\\" in key else key[1:-1].decode()

@@ -1,0 +1,257 @@
+"""Looking at a stream of server-sent events as it passes: the part that all kinds of streams share. Sans-IO.
+
+Bytes go on as they came. A piece is usually whole frames, and most frames have nothing to see: these
+cost a few comparisons. Only what may hold usage is parsed; the rest is kept as it is, some KiB at
+most, and looked through at the end or when it gets too much.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.codec import JSONError, frame_data, frame_end, loads
+from gateway.core.usage import Usage, from_openai
+
+HOLD = 64 * 1024  # bytes of one frame that are held: a longer one passes, and only its end is looked at
+TAIL = 16 * 1024
+MAX_KEPT = 8 * 1024  # bytes of frames kept before they are looked through
+LAST = 4 * 1024  # bytes of the stream's end in which its outcome is looked for
+MAX_TEXT = 256 * 1024  # bytes of generated text kept for counting
+
+_BOM = b"\xef\xbb\xbf"
+_WHOLE = (b"\n\n", b"\n\r\n")  # a piece with this end, after whole frames, is whole frames
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*+\})')
+_NULL = (b":null", b": nul")
+_DONE = re.compile(rb"(?:^|[\r\n])(?:\xef\xbb\xbf)?data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)")
+
+
+def last_usage(data: bytes) -> Usage | None:
+    """The last usage object near the end of JSON that is too long, or cut too short, to be parsed."""
+    data = data[-TAIL:]
+    at = data.rfind(b'"usage"')
+    while at >= 0:
+        match = _USAGE.match(data, at)
+        if match is not None:
+            try:
+                usage = from_openai(loads(match.group(1)))
+            except JSONError:
+                usage = None
+            if usage is not None:
+                return usage
+        at = data.rfind(b'"usage"', 0, at)
+    return None
+
+
+class StreamTap:
+    """Implements `core.reply.Tap`; a kind of stream says what its frames look like.
+
+    `usage` is the last one seen, `first_token` when the first frame with content was whole (clock's
+    seconds, 0.0 before). The rest is found out when asked for: `text` what was generated, for counting
+    when no usage came; `done` whether the stream came to its proper end; `finished` whether the model did;
+    `error` whether an error was told inside the stream.
+    """
+
+    __slots__ = (
+        "_clock", "_cut", "_held", "_hide", "_kept", "_last", "_passed", "_scanned", "_size", "_texts",
+        "_written", "first_token", "usage",
+    )  # fmt: skip
+
+    CONTENT: re.Pattern[bytes]  # a frame with generated content
+    FINISHED: re.Pattern[bytes]  # a frame that says that the model has ended
+    TEXTS: tuple[re.Pattern[bytes], ...]  # generated text as the values of members, the usual one first
+
+    def __init__(self, hide_usage: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self.usage: Usage | None = None
+        self.first_token = 0.0
+        self._hide = hide_usage
+        self._clock = clock
+        self._held = b""  # the frame that has not ended yet
+        self._passed = 0  # bytes of it that have gone on
+        self._scanned = 0  # bytes of it in which no end is
+        self._cut = False  # its beginning was too long to be kept
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._texts: list[bytes] = []
+        self._written = 0
+        self._last = b""  # the end of what was looked through
+
+    # -- the stream
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a piece, give what goes on: the same object wherever nothing is held back."""
+        if self._held or not data.endswith(_WHOLE):
+            return self._pieces(data)
+        at = data.find(b'"usage"')
+        if at >= 0 and (data[at + 7 : at + 12] not in _NULL or data.find(b'"usage"', at + 12) >= 0):
+            return self._pieces(data)
+        self._kept.append(data)
+        self._size += len(data)
+        if not self.first_token and self.CONTENT.search(data) is not None:
+            self.first_token = self._clock()
+        if self._size > MAX_KEPT:
+            self._digest()
+        return data
+
+    def finish(self) -> bytes:
+        """The stream has ended: what was held back goes on, unless it is what nobody asked for."""
+        rest, passed = self._held, self._passed
+        self._held, self._passed, self._scanned = b"", 0, 0
+        if not rest or not self._look(rest):
+            return b""
+        return rest[passed:]
+
+    @property
+    def clean(self) -> bool:
+        """Whether what has gone on so far ends at an event boundary."""
+        return not self._passed or self._held.endswith((b"\r\r", b"\n\r"))
+
+    def _pieces(self, data: bytes) -> bytes:
+        """The form for whatever was cut anywhere: frame by frame."""
+        held = self._held + data if self._held else data
+        start, at, out = 0, max(self._scanned - 3, 0), []
+        while (end := frame_end(held, at)) >= 0:
+            frame = held[start:end]
+            if self._look(frame):
+                out.append(frame[self._passed :])
+            self._passed = 0
+            start = at = end
+        rest = held[start:] if start else held
+        self._scanned = len(rest)
+        if not self._hide or len(rest) > HOLD or not self._may_hide(rest):
+            out.append(rest[self._passed :])
+            self._passed = len(rest)
+        if len(rest) > HOLD:
+            rest = rest[-TAIL:]
+            self._passed = self._scanned = TAIL
+            self._cut = True
+        self._held = rest
+        return b"".join(out) if self._hide else data
+
+    # -- frames
+
+    def _look(self, frame: bytes) -> bool:
+        """Look at a whole frame; gives whether it goes on to the client."""
+        if self._cut or len(frame) > HOLD:
+            self._cut = False
+            frame = frame[-TAIL:]
+            self.usage = last_usage(frame) or self.usage
+            self._keep(frame)
+            return True
+        if frame.startswith(_BOM):
+            frame = frame[3:]
+        self._keep(frame)
+        return b'"usage"' not in frame or self._read(frame)
+
+    def _keep(self, frame: bytes) -> None:
+        self._kept.append(frame)
+        self._size += len(frame)
+        if not self.first_token and self.CONTENT.search(frame) is not None:
+            self.first_token = self._clock()
+        if self._size > MAX_KEPT:
+            self._digest()
+
+    def _read(self, frame: bytes) -> bool:
+        """Take the usage out of a frame that may have one."""
+        try:
+            document = loads(frame_data(frame))
+        except JSONError:
+            return True
+        if not isinstance(document, dict):
+            return True
+        raw = self._usage_in(document)
+        self.usage = from_openai(raw) or self.usage
+        return not (self._hide and isinstance(raw, dict) and self._extra(document) and self._may_hide(frame))
+
+    def _usage_in(self, document: dict[str, Any]) -> Any:
+        return document.get("usage")
+
+    def _extra(self, document: dict[str, Any]) -> bool:
+        """Whether the frame is there for its usage alone."""
+        return False
+
+    def _may_hide(self, beginning: bytes) -> bool:
+        """Whether a frame that begins like this could still be such a one."""
+        return False
+
+    # -- what is only looked at when there is much of it, or when somebody asks
+
+    def _digest(self) -> None:
+        """Look through the kept frames, and keep their text alone."""
+        if not self._kept:
+            return
+        raw = b"".join(self._kept)
+        self._last = (self._last + raw)[-LAST:]
+        self._kept.clear()
+        self._size = 0
+        if self.usage is None and self._written < MAX_TEXT:
+            found = self.TEXTS[0].findall(raw)
+            # Where each piece has text of the usual kind, there is none of another kind.
+            if len(found) < raw.count(b'"delta"'):
+                for pattern in self.TEXTS[1:]:
+                    found += pattern.findall(raw)
+            if found:
+                self._write(_plain(b"".join(found)))
+
+    def _write(self, text: bytes) -> None:
+        text = text[: MAX_TEXT - self._written]
+        self._texts.append(text)
+        self._written += len(text)
+
+    @property
+    def text(self) -> bytes:
+        """What was generated, as UTF-8, at most `MAX_TEXT`; incomplete once usage is known."""
+        self._digest()
+        return b"".join(self._texts)
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream came to its end: [DONE], or the event that ends a response."""
+        return _DONE.search(self._end()) is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model said that it has ended (a finish_reason)."""
+        return self.FINISHED.search(self._end()) is not None
+
+    @property
+    def error(self) -> bool:
+        """Whether the stream ended with an error that the provider told inside it."""
+        raw = self._end()
+        start = 0
+        while b"error" in raw and start < len(raw):
+            end = frame_end(raw, start)
+            end = end if end > 0 else len(raw)
+            if self._is_error(raw[start:end]):
+                return True
+            start = end
+        return False
+
+    def _end(self) -> bytes:
+        """The newest frames."""
+        self._digest()
+        return self._last
+
+    def _is_error(self, frame: bytes) -> bool:
+        try:
+            document = loads(frame_data(frame))
+        except JSONError:
+            return False
+        return isinstance(document, dict) and (bool(document.get("error")) or document.get("type") == "error")
+
+
+def texts(*names: bytes) -> tuple[re.Pattern[bytes], ...]:
+    """Patterns for the non-empty string values of members."""
+    return tuple(re.compile(rb'"%b"[ \t]*:[ \t]*"((?:[^"\\]++|\\.)++)"' % name) for name in names)
+
+
+def _plain(quoted: bytes) -> bytes:
+    """The text of JSON strings that were joined without their quotes."""
+    if b"\\" not in quoted:
+        return quoted
+    try:
+        return str(loads(b'"%b"' % quoted)).encode()
+    except (JSONError, UnicodeEncodeError):
+        return quoted

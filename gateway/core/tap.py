@@ -1,0 +1,84 @@
+"""The taps: what is read off the answers of each kind of endpoint while they pass. Sans-IO."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gateway.core.stream import TAIL, StreamTap, last_usage, texts
+from gateway.core.usage import Usage
+
+
+class ChatTap(StreamTap):
+    """Streams of chat/completions and completions.
+
+    `hide_usage`: usage was asked for by the gateway and not by the caller, so that the extra chunk which
+    has it, and no choices, is kept from the caller.
+    """
+
+    __slots__ = ()
+
+    CONTENT = re.compile(
+        rb'"(?:content|reasoning_content|reasoning|refusal|text|arguments|data)"[ \t]*:[ \t]*"[^"]'
+        rb'|"(?:tool_calls|function_call)"[ \t]*:[ \t]*[\[{][ \t]*[^\]}]'
+    )
+    FINISHED = re.compile(rb'"finish_reason"[ \t]*:[ \t]*"')
+    TEXTS = texts(b"content", b"reasoning_content", b"reasoning", b"refusal", b"arguments", b"text")
+
+    def _extra(self, document: dict[str, Any]) -> bool:
+        return document.get("choices") == []
+
+    def _may_hide(self, beginning: bytes) -> bool:
+        return b'"choices":[{' not in beginning
+
+
+class ResponsesTap(StreamTap):
+    """Streams of responses, and of other endpoints whose last event has the usage (audio, images)."""
+
+    __slots__ = ()
+
+    CONTENT = re.compile(rb'"delta"[ \t]*:[ \t]*"[^"]|"partial_image_b64"')
+    FINISHED = re.compile(
+        rb'"type"[ \t]*:[ \t]*"(?:response\.(?:completed|incomplete|failed)'
+        rb'|(?:speech\.audio|transcript\.text)\.done|image_\w+\.completed)"'
+    )
+    TEXTS = texts(b"delta")
+
+    def _usage_in(self, document: dict[str, Any]) -> Any:
+        response = document.get("response")
+        return response.get("usage") if isinstance(response, dict) else document.get("usage")
+
+    def _is_error(self, frame: bytes) -> bool:
+        return b'"response.failed"' in frame or super()._is_error(frame)
+
+    @property
+    def done(self) -> bool:
+        """Whether the event has come that ends a response."""
+        return self.finished or super().done
+
+
+class TailTap:
+    """A body that is no event stream and too long to be held: its last bytes may name the usage."""
+
+    __slots__ = ("_tail", "done", "error", "first_token", "text", "usage")
+
+    clean = False
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.usage: Usage | None = None
+        self.first_token = 0.0
+        self.text = b""
+        self.done = self.error = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Remember the end."""
+        self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
+        return data
+
+    def finish(self) -> bytes:
+        """The body has ended."""
+        self.done = True
+        self.usage = last_usage(self._tail)
+        self._tail = b""
+        return b""
