@@ -23,7 +23,7 @@ def test_a_skipped_test_fails_the_run_only_in_ci(tmp_path: Path, ci: str, status
         "pytest",
         "-q",
         "-n",
-        parallel,
+        "1",
         "-p",
         "no:cacheprovider",
         "--rootdir",
