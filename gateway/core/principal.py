@@ -49,3 +49,12 @@ def digest(secret: bytes) -> bytes:
 
 
 ANYONE = KeyEntry(id="open", name="open", digest=b"", origin="open")
+
+
+def mint(name: str) -> tuple[str, KeyEntry]:
+    """A new key: the secret, to be shown once and never kept, and its entry for the ledger."""
+    import secrets  # only the supervisor and the command line make keys
+
+    secret = f"sk-ps-{secrets.token_urlsafe(32)}"
+    entry = KeyEntry(f"key_{secrets.token_hex(8)}", name, digest(secret.encode()), origin="ledger")
+    return secret, entry

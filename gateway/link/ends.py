@@ -20,6 +20,7 @@ class End(asyncio.Protocol):
         self._lost = lost
         self._decoder = Decoder()
         self._transport: asyncio.WriteTransport | None = None
+        self._gone = asyncio.Event()
 
     def send(self, message: Message) -> None:
         """Send in order; never waits. After the link is gone messages go nowhere."""
@@ -34,6 +35,12 @@ class End(asyncio.Protocol):
         """Hang up once what was sent has left."""
         if self._transport is not None:
             self._transport.close()
+
+    async def finish(self) -> None:
+        """Hang up, and wait until what was sent has left. Nobody is told."""
+        self._lost = lambda _: None
+        self.close()
+        await self._gone.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The link stands."""
@@ -57,6 +64,7 @@ class End(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The other end is gone."""
+        self._gone.set()
         self._lost(error)
 
 

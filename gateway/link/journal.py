@@ -43,7 +43,7 @@ class JournalWriter:
         return self._slots.take(record if len(record) <= ROOM else shortened(record, ROOM))
 
     def end(self, slot: int, record: bytes) -> None:
-        """Append the settled call's record and free its slot."""
+        """Append the settled call's record and free its slot; a call refused before `begin` has slot -1."""
         if len(record) > LARGEST:
             record = shortened(record, LARGEST)
         if self._late or not self._write(slot, record):
@@ -54,6 +54,9 @@ class JournalWriter:
             position = self._log.reserve(len(record))
         except OSError:
             return False
+        if slot < 0:
+            self._log.append(record)
+            return True
         self._slots.settling(slot, position)
         self._log.append(record)
         self._slots.free(slot)

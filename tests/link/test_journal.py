@@ -49,6 +49,16 @@ def test_open_calls_are_those_that_did_not_end(tmp_path):
     assert sorted(ids(reader.open_calls())) == [0, 2, 9]
 
 
+def test_a_call_that_never_began_still_leaves_its_record(tmp_path):
+    writer, reader = JournalWriter(tmp_path), JournalReader(tmp_path)
+    open_slot = writer.begin(record(0))
+    writer.end(-1, record(1))
+    assert ids(reader.read(10)) == [1]
+    assert ids(reader.open_calls()) == [0]
+    writer.end(open_slot, record(0))
+    assert reader.open_calls() == []
+
+
 def test_a_call_killed_between_its_record_and_freeing_its_slot_is_settled_not_open(tmp_path):
     writer = JournalWriter(tmp_path)
     slot = writer.begin(record(1))

@@ -1,0 +1,1 @@
+"""The parent process: settings, workers, limits, the ledger, the admin port."""

@@ -1,0 +1,280 @@
+"""The running appliance: what the supervisor's parts tell each other, from start to orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway import __version__
+from gateway.core.errors import LedgerError
+from gateway.link import protocol
+from gateway.settings.schema import Settings
+from gateway.supervisor.listen import StartError, url
+from gateway.supervisor.revisions import Revisions
+from gateway.supervisor.workers import Process, Workers
+
+if TYPE_CHECKING:  # at run time these are imported while the workers start
+    from gateway.core.ports import Ledger
+    from gateway.supervisor.admin import Admin
+    from gateway.supervisor.books import Books
+    from gateway.supervisor.limits import Limits
+    from gateway.supervisor.report import Report
+
+log = logging.getLogger("penstock")
+
+_CONFIG_POLL = 0.5  # seconds
+_KEYS_POLL = 0.2
+_LIMITS_TICK = 0.1
+_LATE = 10.0  # seconds that workers may stay beyond the drain time before they are killed
+
+
+class Appliance:
+    """The supervisor's parts and what they say to each other."""
+
+    _report: Report
+    _ledger: Ledger
+    _books: Books
+    _limits: Limits
+    _admin: Admin
+
+    def __init__(
+        self, revisions: Revisions, data: Path, data_port: socket.socket, admin_port: socket.socket
+    ) -> None:
+        self._revisions = revisions
+        self._previous: Settings | None = None
+        self._data = data
+        self._data_port = data_port
+        self._admin_port = admin_port
+        self._boot = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}{secrets.token_hex(2)}"
+        self._failure = ""  # why there was nothing to start with
+        self._unfit = ""  # why the current revision can't be served
+        self._served = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._hung_up = False
+        self._composed = False
+        self._chores: list[asyncio.Task[None]] = []
+        self._workers = Workers(
+            data_port, data / "journal", self._boot, self._started, self._received, self._ended
+        )
+
+    async def run(self) -> int:
+        """Serve until a signal ends it. Gives the exit status; raises `StartError`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        settings = self._revisions.current
+        server = settings.server
+        self._workers.start(
+            server.workers, protocol.revision(settings), server.bounds.connections, settings.observe.level
+        )
+        try:
+            self._compose(settings)
+        except BaseException:
+            self._workers.kill()
+            raise
+        try:
+            await self._open(settings)
+            await self._first_ready()
+            await self._stopping.wait()
+        finally:
+            status = await self._end()
+        if self._failure:
+            raise StartError(self._failure)
+        return status
+
+    def _stop(self) -> None:
+        """The first signal drains, the second ends at once."""
+        if self._stopping.is_set():
+            self._hurried.set()
+        self._stopping.set()
+        self._report.draining = True
+
+    def _hang_up(self) -> None:
+        self._hung_up = True
+
+    # -- start
+
+    def _compose(self, settings: Settings) -> None:
+        """The supervisor's own parts. Imported only here: meanwhile the workers are starting."""
+        from gateway.stores.sqlite import SqliteLedger
+        from gateway.supervisor.admin import Admin
+        from gateway.supervisor.books import Books
+        from gateway.supervisor.counting import Counting
+        from gateway.supervisor.limits import Limits
+        from gateway.supervisor.report import Report
+
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        where = url(self._data_port, bool(settings.server.tls))
+        report = self._report = Report(settings, self._workers, self._revisions, where)
+        self._ledger = SqliteLedger(self._data / "ledger.sqlite")
+        self._books = Books(
+            self._ledger, self._data / "journal", Counting(settings), report.posted, report.troubled
+        )
+        self._limits = Limits(settings.limits, self._ledger, self._books.do, self._workers.send)
+        for process in self._workers.running.values():
+            self._books.follow(process.source)
+        self._composed = True
+        self._admin = Admin(report)
+        self._admin.open(self._admin_port)
+
+    async def _open(self, settings: Settings) -> None:
+        """The ledger, the keys, what earlier runs left behind, and what the limits have seen already."""
+        from gateway.supervisor import keys
+
+        try:
+            await self._books.do(self._books.open)
+            self._books.inherit(self._boot)
+            await self._books.catch_up()
+            await self._limits.restore()
+            first = await self._books.do(lambda: keys.first(self._ledger, settings))
+            await self._send_keys()  # what a worker waits for before it accepts
+        except LedgerError as error:
+            raise StartError(f"the ledger can't be used: {error}") from error
+        if first:
+            print(keys.welcome(first, url(self._data_port, bool(settings.server.tls)), settings), flush=True)
+        self._chores = [
+            asyncio.create_task(_forever(pause, chore))
+            for pause, chore in (
+                (_KEYS_POLL, self._poll_keys),
+                (_CONFIG_POLL, self._poll_config),
+                (_LIMITS_TICK, self._limits.tick),
+            )
+        ]
+        self._books.start()
+
+    async def _first_ready(self) -> None:
+        """Wait for the first worker, or for the end."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._served, self._stopping)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self._served.is_set():
+            tls = bool(self._revisions.current.server.tls)
+            where = url(self._data_port, tls), url(self._admin_port)
+            log.info("penstock %s serves %s, admin port %s", __version__, *where)
+
+    # -- workers
+
+    def _started(self, process: Process) -> None:
+        """A worker has been started; the first ones are, before there are books."""
+        if self._composed:
+            self._books.follow(process.source)
+        if process.replaces:
+            self._report.metrics.restarted()
+
+    def _received(self, process: Process, message: protocol.Message) -> None:
+        match message["t"]:
+            case "ready":
+                self._served.set()
+                self._report.workers()
+            case "failed":
+                self._failed(process, message["revision"])
+            case "stat":
+                self._report.metrics.stat(process.number, message)
+            case _:
+                self._limits.receive(process.number, message)
+
+    def _failed(self, process: Process, revision: str) -> None:
+        """A revision can't be served: the one before it comes back, or there is nothing to start with."""
+        why = f"no worker can serve this configuration: {process.failure}"
+        if not self._served.is_set():
+            self._failure = why
+            self._stopping.set()
+        elif self._previous is not None and revision == self._revisions.current.revision:
+            self._unfit = why
+
+    def _ended(self, process: Process) -> None:
+        self._report.metrics.gone(process.number)
+        self._report.workers()
+        self._books.ended(process.source, self._limits.lost(process.number))
+
+    # -- configuration and keys
+
+    async def _poll_config(self) -> None:
+        if self._unfit:
+            await self._fall_back()
+        forced, self._hung_up = self._hung_up, False
+        if not forced and not self._revisions.changed():
+            return
+        if forced:
+            self._report.reopen()
+        settings = self._revisions.reload()
+        if settings is not None:
+            self._previous = self._revisions.current
+            await self._adopt(settings)
+            await self._send_keys()
+            log.info("revision %s serves from now on", settings.revision)
+        if self._revisions.fault:
+            self._report.metrics.revision(self._revisions.current.revision, False)
+
+    async def _adopt(self, settings: Settings) -> None:
+        """Hand a revision to everyone: limits first, so that they know what the workers will ask about."""
+        from gateway.supervisor.counting import Counting
+
+        self._report.observe(settings.observe)
+        self._revisions.accept(settings)
+        self._books.counting = Counting(settings)
+        await self._limits.replace_rules(settings.limits)
+        self._workers.greet(protocol.revision(settings))
+        self._workers.resize(settings.server.workers, settings.server.bounds.drain)
+        self._report.metrics.revision(settings.revision, True)
+
+    async def _fall_back(self) -> None:
+        why, self._unfit = self._unfit, ""
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            await self._adopt(previous)
+            await self._send_keys()
+            self._revisions.refuse(why)
+            self._report.metrics.revision(previous.revision, False)
+
+    async def _poll_keys(self) -> None:
+        if await self._books.do(self._ledger.changed):
+            await self._send_keys()
+
+    async def _send_keys(self) -> None:
+        from gateway.supervisor import keys
+
+        entries = await self._books.do(lambda: keys.gather(self._ledger, self._revisions.current))
+        self._workers.greet(protocol.keys(entries))
+
+    # -- the end
+
+    async def _end(self) -> int:
+        """Drain, book everything, let go. 1 when it had to be cut short."""
+        self._stopping.set()
+        self._report.draining = True
+        self._data_port.close()
+        drain = self._revisions.current.server.bounds.drain
+        log.info("draining: running calls have %g s", drain)
+        self._workers.drain(drain)
+        orderly = await self._workers.gone(drain + _LATE, self._hurried)
+        if not orderly:
+            self._workers.kill()
+            await self._workers.gone(_LATE)
+        for chore in self._chores:
+            chore.cancel()
+        await self._books.close()
+        await self._admin.close()
+        self._report.close()
+        return 0 if orderly else 1
+
+
+async def _forever(pause: float, chore: Callable[[], Awaitable[None]]) -> None:
+    """Do it now and again. A failure is logged and does not end it."""
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await chore()
+        except Exception:
+            log.exception("%s failed; it is tried again", getattr(chore, "__name__", chore))

@@ -1,0 +1,237 @@
+"""The ledger's writer: follows every journal and books each call exactly once.
+
+Rows and read offsets move in one transaction, so a supervisor killed at any instruction leaves
+nothing to lose or to double. A journal whose worker has died gets one last transaction: the
+open calls as `abandoned` rows, and an offset that says that it is finished. Only then is its
+directory removed. All of the ledger lives in one thread; one task drives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.core.codec import JSONError, dumps, loads
+from gateway.core.ports import Ledger
+from gateway.core.record import abandoned
+from gateway.link import lock
+from gateway.link.journal import JournalReader
+from gateway.supervisor.counting import Counting, Record
+
+log = logging.getLogger("penstock.ledger")
+
+FINISHED = 1 << 62  # the offset of a journal of which nothing is left to book
+_PAUSE = 0.05  # seconds between two looks at the journals
+_ORPHANS = 0.5  # seconds between two looks whether a worker of an earlier supervisor still lives
+_RETRY = 1.0  # seconds after a commit that failed
+_BATCH = 2000  # records of one transaction
+
+T = TypeVar("T")
+Batch = tuple[list[bytes], list[Record]]  # call lines and the same calls as records
+
+
+class Books:
+    """`posted` is told what was committed, `troubled` for how long nothing can be (0.0: over)."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        journals: Path,
+        counting: Counting,
+        posted: Callable[[Batch], None],
+        troubled: Callable[[float], None],
+    ) -> None:
+        self.counting = counting
+        self._ledger = ledger
+        self._journals = journals
+        self._posted = posted
+        self._troubled = troubled
+        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._readers: dict[str, JournalReader] = {}
+        self._offsets: dict[str, int] = {}
+        self._orphans: set[str] = set()
+        self._ended: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._failing = 0.0  # since when
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Run a piece of work in the ledger's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # -- which journals there are
+
+    def open(self) -> None:
+        """Open the ledger and learn how far it has read. Runs in the ledger's thread."""
+        self._journals.mkdir(parents=True, exist_ok=True)
+        self._ledger.open()
+        self._offsets = self._ledger.offsets()
+        for source in self._offsets:
+            if not (self._journals / source).is_dir():
+                self._ledger.forget(source)
+
+    def follow(self, source: str) -> None:
+        """Read this journal from now on."""
+        self._readers[source] = JournalReader(self._journals / source, self._offsets.get(source, 0))
+
+    def ended(self, source: str, finished: Callable[[], Awaitable[None]]) -> None:
+        """Its worker is dead: read it to the end, book what was open, then await `finished`."""
+        self._ended[source] = finished
+
+    def inherit(self, boot: str) -> None:
+        """Take over the journals that earlier supervisors left behind; their workers may still live."""
+        for directory in sorted(self._journals.iterdir()):
+            if directory.is_dir() and not directory.name.startswith(f"{boot}-"):
+                self.follow(directory.name)
+                self._orphans.add(directory.name)
+
+    def _release_orphans(self) -> None:
+        """A worker that outlived its supervisor holds its journal's lock until its last call has ended."""
+        for source in list(self._orphans):
+            held = lock.hold(self._journals / source / "lock")
+            if held is not None:
+                self._orphans.discard(source)
+                self.ended(source, functools.partial(_close, held))
+
+    # -- the one task
+
+    def start(self) -> None:
+        """Book from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        looked = 0.0
+        while not self._stopping.is_set():
+            if self._orphans and time.monotonic() - looked > _ORPHANS:
+                looked = time.monotonic()
+                self._release_orphans()
+            await self.catch_up()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _RETRY if self._failing else _PAUSE)
+
+    async def catch_up(self) -> bool:
+        """Book all that stands in the journals now; False when the ledger can't."""
+        try:
+            while any(reader.pending() for reader in self._readers.values()):
+                batch = await self.do(self._post)
+                self._note(batch)
+                if not batch[0]:
+                    break  # what is pending is a torn tail
+            for source in list(self._ended):
+                await self._finish(source)
+        except Exception as error:
+            self._fail(error)
+            return False
+        return True
+
+    async def _finish(self, source: str) -> None:
+        reader = self._readers[source]
+        while reader.offset < FINISHED:
+            batch = await self.do(lambda: self._post(source))
+            self._note(batch)
+            if not batch[0]:
+                break
+        self._note(await self.do(lambda: self._close(source)))
+        await self._ended.pop(source)()
+
+    def _note(self, batch: Batch) -> None:
+        if self._failing:
+            self._failing = 0.0
+            self._troubled(0.0)
+            log.warning("the ledger is written again")
+        if batch[0]:
+            self._posted(batch)
+
+    def _fail(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._failing = self._failing or now
+        self._troubled(max(now - self._failing, _RETRY))
+        log.error("the ledger can't be written: %s", error, exc_info=error if not str(error) else None)
+
+    # -- in the ledger's thread
+
+    def _post(self, only: str = "") -> Batch:
+        """Read one batch, commit it with its offsets, let go of what was read."""
+        lines: list[bytes] = []
+        offsets: dict[str, int] = {}
+        for source, reader in self._readers.items():
+            if only in ("", source) and len(lines) < _BATCH:
+                got = reader.read(_BATCH - len(lines))
+                if got:
+                    lines += got
+                    offsets[source] = reader.offset
+        try:
+            batch = self._booked(lines, offsets)
+        except BaseException:
+            for source in offsets:
+                self._readers[source].rewind(self._offsets.get(source, 0))
+            raise
+        self._offsets.update(offsets)
+        for source, offset in offsets.items():
+            self._readers[source].committed(offset)
+        return batch
+
+    def _booked(self, lines: list[bytes], offsets: dict[str, int]) -> Batch:
+        records: list[Record] = []
+        kept: list[bytes] = []
+        for line in lines:
+            try:
+                record = loads(line)
+            except JSONError:
+                log.error("a record that is not JSON was left out: %.200r", line)
+                continue
+            if self.counting.complete(record):
+                line = dumps(record)
+            records.append(record)
+            kept.append(line)
+        if offsets:
+            self._ledger.commit(records, offsets)
+        return kept, records
+
+    def _close(self, source: str) -> Batch:
+        """The last transaction of a journal: the calls that were under way; then it is gone."""
+        reader = self._readers[source]
+        records: list[Record] = []
+        if self._offsets.get(source, 0) < FINISHED:
+            records = [abandoned(opened) for opened in _opened(reader)]
+            self._ledger.commit(records, {source: FINISHED})
+            self._offsets[source] = FINISHED
+        reader.remove()
+        self._ledger.forget(source)
+        del self._readers[source], self._offsets[source]
+        if records:
+            log.warning("%d calls of a worker that died are booked as abandoned", len(records))
+        return [dumps(record) for record in records], records
+
+    async def close(self) -> None:
+        """Book what there is, then close ledger and thread. What can't be booked stays for the next start."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+            await self.catch_up()
+        for reader in self._readers.values():
+            reader.close()
+        await self.do(self._ledger.close)
+        self._thread.shutdown()
+
+
+async def _close(fd: int) -> None:
+    os.close(fd)
+
+
+def _opened(reader: JournalReader) -> list[dict[str, Any]]:
+    found = []
+    for line in reader.open_calls():
+        try:
+            found.append(loads(line))
+        except JSONError:
+            log.error("an open call that is not JSON was left out: %.200r", line)
+    return found

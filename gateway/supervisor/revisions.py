@@ -1,0 +1,71 @@
+"""The configuration over time: one accepted revision serves until a better one is accepted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.settings.faults import ConfigError
+from gateway.settings.load import load
+from gateway.settings.schema import Settings
+from gateway.settings.watch import fingerprint
+
+log = logging.getLogger("penstock.config")
+
+# What a running process can't change: these keep the value they had at the start.
+_FIXED = ("listen", "admin", "data_dir")
+
+
+class Revisions:
+    """Loads the first revision (raises `ConfigError`), later ones only when they are without fault."""
+
+    def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
+        self._path = path
+        self._environ = environ
+        self.current = load(path, environ)
+        self.fault = ""  # why the newest configuration does not serve
+        self._watched = self.current.sources
+        self._seen = fingerprint(self._watched)
+
+    def changed(self) -> bool:
+        """Whether a file of the configuration has changed since it was last read."""
+        return fingerprint(self._watched) != self._seen
+
+    def reload(self) -> Settings | None:
+        """Read again: the new revision, or None when it is the same or faulty (then `fault` says why)."""
+        self._seen = fingerprint(self._watched)  # before reading: a later change is seen next time
+        try:
+            fresh = load(self._path, self._environ)
+        except ConfigError as error:
+            self._watch({*self._watched, *(str(Path(fault.file).absolute()) for fault in error.faults)})
+            self.refuse(str(error))
+            return None
+        self._watch(fresh.sources)
+        self.fault = ""
+        if fresh.revision == self.current.revision:
+            return None
+        return self._fixed(fresh)
+
+    def _watch(self, sources: set[str] | tuple[str, ...]) -> None:
+        if set(sources) != set(self._watched):
+            self._watched = tuple(sources)
+            self._seen = fingerprint(self._watched)
+
+    def _fixed(self, fresh: Settings) -> Settings:
+        old, new = self.current.server, fresh.server
+        for name in _FIXED:
+            if getattr(new, name) != getattr(old, name):
+                log.warning("server.%s has changed: that takes effect at the next start", name)
+                new = replace(new, **{name: getattr(old, name)})
+        return replace(fresh, server=new)
+
+    def accept(self, settings: Settings) -> None:
+        """This revision serves from now on."""
+        self.current, self.fault = settings, ""
+
+    def refuse(self, why: str) -> None:
+        """A newer configuration can't serve: the old one goes on."""
+        self.fault = why
+        log.error("the running configuration is unchanged: %s", why)
