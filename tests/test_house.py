@@ -26,12 +26,13 @@ FLOORS = {
     **dict.fromkeys(("pipeline", "live", "link"), 4),
     **dict.fromkeys(("front", "control", "registry"), 5),
     **dict.fromkeys(("supervisor", "worker", "engine"), 6),
-    **dict.fromkeys(("cli", "__main__"), 7),
+    **dict.fromkeys(("cli", "commands", "__main__"), 7),
 }
 # Neighbours on one floor that may look at each other, and why.
 NEIGHBOURS = {
     ("net", "settings"): "a pool is made from a backend's settings; settings.schema is words only",
     ("live", "pipeline"): "live holds the running pipeline",
+    ("__main__", "cli"): "python -m gateway is penstock",
 }
 # Folders whose entries do not know each other.
 STRANGERS = ("stages", "stores", "backends")

@@ -12,8 +12,9 @@ from gateway.settings.sealed import Sealed
 from gateway.settings.tables import Field, Many, Table
 from gateway.settings.tree import Node
 
-_LABEL = Text(pattern=r"[^\s/|]([^/|]*[^\s/|])?", meaning="a name without / or |", most=128)
-GLOBS = Many(Text(meaning="a name or glob", most=256))
+LABEL = Text(pattern=r"[^\s/|]([^/|]*[^\s/|])?", meaning="a name without / or |", most=128)
+GLOB = Text(pattern="[^,]+", meaning="a name or glob without commas", most=256)
+GLOBS = Many(GLOB)
 
 
 def key_id(name: str) -> str:
@@ -43,20 +44,20 @@ KEY = Table(
     KeyEntry,
     {
         "name": Field(
-            _LABEL, "a name of its own: it identifies the key in limits and the ledger", required=True
+            LABEL, "a name of its own: it identifies the key in limits and the ledger", required=True
         ),
         "key": Field(Sealed(), 'the secret: "env:NAME", "file:PATH"'),
         "hash": Field(
             Text(pattern="sha256:[0-9a-f]{64}", meaning='"sha256:" and 64 hexadecimal digits'),
             'the secret\'s SHA-256 instead: "sha256:…"',
         ),
-        "tenant": Field(_LABEL, "the tenant its calls count for"),
-        "team": Field(_LABEL, "the team its calls count for"),
-        "user": Field(_LABEL, "the user its calls count for"),
-        "roles": Field(Many(_LABEL), "what the caller may act as"),
+        "tenant": Field(LABEL, "the tenant its calls count for"),
+        "team": Field(LABEL, "the team its calls count for"),
+        "user": Field(LABEL, "the user its calls count for"),
+        "roles": Field(Many(LABEL), "what the caller may act as"),
         "models": Field(GLOBS, "models it may call, as globs; absent: all"),
         "endpoints": Field(GLOBS, 'endpoints it may call, as globs ("chat/*"); absent: all'),
-        "tags": Field(Many(_LABEL), "noted with each call"),
+        "tags": Field(Many(LABEL), "noted with each call"),
         "expires": Field(Moment(), "a date or date-time; from then on it is refused"),
     },
     finish=_key,

@@ -107,7 +107,10 @@ class Text(Kind):
     most: int = 1024
 
     def parse(self, node: Node, reading: Reading) -> str:
-        text = text_of(node, self.meaning)
+        return self.check(text_of(node, self.meaning))
+
+    def check(self, text: str) -> str:
+        """The text, if it is allowed. Raises `Wrong`."""
         for pattern, what in self.later.items():
             if re.fullmatch(pattern, text):
                 raise Wrong(f"this version does not have {what} yet; allowed: {', '.join(self.choices)}")

@@ -1,0 +1,122 @@
+"""The command line: what can be asked for. Each command's work is in `gateway/commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway import __version__
+
+DONE, REFUSED, USAGE = 0, 1, 2
+
+_EXIT = "Exit status: 0 done, 1 refused or failed, 2 wrong usage."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    args = _parser().parse_args(argv)
+    command = importlib.import_module(f"gateway.commands.{args.command}")
+    try:
+        return int(command.run(args))
+    except BrokenPipeError:  # the reader of our output has gone: `penstock usage | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="penstock", description="An LLM gateway: keys, limits, routing and a ledger.", epilog=_EXIT
+    )
+    top.add_argument("--version", action="version", version=f"penstock {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_serve, _check, _explain, _keys, _usage):
+        add(commands)
+    return top
+
+
+Commands = argparse._SubParsersAction  # the type has no public name
+
+
+def _command(
+    commands: Commands[argparse.ArgumentParser], name: str, what: str, more: str = ""
+) -> argparse.ArgumentParser:
+    """A command with the options that all of them have."""
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.{more}",
+        epilog=_EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="the configuration; without it ./gateway.toml, or none if there is no such file",
+    )
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+    return parser
+
+
+def _serve(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "serve",
+        "run the gateway",
+        "\n\nSIGTERM drains and stops, a second one stops at once; SIGHUP or a changed file reloads.",
+    )
+    parser.add_argument("--listen", metavar="ADDR", help='data port: "HOST:PORT" or "unix:PATH"')
+    parser.add_argument("--admin", metavar="ADDR", help="control port")
+    parser.add_argument("--workers", metavar="N", help='worker processes, or "auto": one per core')
+
+
+def _check(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "check",
+        "say everything that is wrong with the configuration",
+        "\n\nOne line per fault: file:line:column  path  what is wrong and what would be right.",
+    )
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the file instead")
+
+
+def _explain(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "explain", "show what the configuration means, or what it does to a request")
+    parser.add_argument(
+        "request", nargs="?", metavar="REQUEST.json", help="a request body; - reads it from stdin"
+    )
+    parser.add_argument("--key", metavar="NAME", help="as if sent with this key")
+    parser.add_argument("--endpoint", metavar="PATH", default="chat/completions", help="default: %(default)s")
+
+
+def _keys(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "make, list and revoke keys"
+    group = commands.add_parser("keys", help=what, description=f"{what.capitalize()}.", epilog=_EXIT)
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = _command(actions, "add", "make a key; its secret is printed once and never kept")
+    add.add_argument("name", metavar="NAME", help="a name no other key has")
+    for option in ("tenant", "team", "user"):
+        add.add_argument(f"--{option}", default="", metavar="NAME", help=f"the {option} its calls count for")
+    for option, example in (("models", "gpt-*,o3"), ("endpoints", "chat/*")):
+        add.add_argument(f"--{option}", default="", metavar="GLOBS", help=f'"{example}"; without it all')
+    add.add_argument("--tags", default="", metavar="TAGS", help='noted with each call: "nightly,batch"')
+    add.add_argument("--expires", default="", metavar="WHEN", help="2027-01-01, a date-time, or 90d from now")
+    _command(actions, "list", "list all keys, those of the file too")
+    revoke = _command(actions, "revoke", "revoke a key, at once on a running gateway")
+    revoke.add_argument("name", metavar="NAME", help="the key's name or id")
+
+
+def _usage(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "usage", "show what was used and what it cost")
+    parser.add_argument(
+        "--by", default="key", metavar="COLUMNS", help='"key,model,day"; default: %(default)s'
+    )
+    parser.add_argument("--since", metavar="DATE", help="from this date or date-time on (UTC)")
+    parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")

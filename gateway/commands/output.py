@@ -1,0 +1,72 @@
+"""What commands read and print: the configuration, tables, JSON, and why something was refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.settings.faults import ConfigError
+from gateway.settings.schema import Settings
+
+DEFAULT = Path("gateway.toml")
+
+
+class Refused(Exception):
+    """The command can't be done; the message says why. `status` is the exit status."""
+
+    status = 1
+
+
+class Misused(Refused):
+    """The command was called wrongly."""
+
+    status = 2
+
+
+def config_path(args: Namespace) -> Path | None:
+    """The file that -c names, else ./gateway.toml if there is one, else None: no configuration."""
+    if args.config is not None:
+        return Path(args.config)
+    return DEFAULT if DEFAULT.exists() else None
+
+
+def load(args: Namespace) -> Settings:
+    """The settings a command is about. Raises `Refused` with all faults."""
+    from gateway.settings.load import load as read
+
+    try:
+        return read(config_path(args), os.environ)
+    except ConfigError as error:
+        raise Refused(str(error)) from None
+
+
+def refuse(args: Namespace, refused: Refused) -> int:
+    """Tell why on stderr, or in JSON on stdout; gives the exit status."""
+    if args.json:
+        say_json({"error": str(refused)})
+    else:
+        print(f"penstock {args.command}: {refused}", file=sys.stderr)
+    return refused.status
+
+
+def say_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    from gateway.core.codec import pretty
+
+    print(pretty(value))
+
+
+def say_table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: int = 0) -> None:
+    """Print aligned columns; the last `numbers` of them to the right."""
+    table = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[at]) for row in table) for at in range(len(head))]
+    for row in table:
+        cells = [
+            cell.rjust(width) if at >= len(head) - numbers else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())

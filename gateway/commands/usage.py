@@ -1,0 +1,47 @@
+"""`penstock usage`: what was used and what it cost, from the ledger."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.commands.ledger import opened
+from gateway.commands.moment import parse_moment
+from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
+from gateway.core.limit import MICROS
+
+
+def run(args: Namespace) -> int:
+    """Sums of the calls, grouped as asked."""
+    try:
+        settings = load(args)
+        by = [part.strip() for part in args.by.split(",") if part.strip()]
+        if not by or len(set(by)) < len(by):
+            raise Misused("--by: name some columns, each once: key,model,day")
+        since = parse_moment("--since", args.since) if args.since else None
+        until = parse_moment("--until", args.until) if args.until else None
+        with opened(settings) as ledger:
+            rows = ledger.usage(by, since, until) if ledger else []
+    except Refused as refused:
+        return refuse(args, refused)
+    if args.json:
+        say_json(rows)
+    elif not rows:
+        print("No calls were recorded in this time.")
+    else:
+        _table(by, rows)
+    return 0
+
+
+def _table(by: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    sums = [name for name in rows[0] if name not in by]
+    head = [*by, *("usd" if name == "cost_micros" else name.replace("_", " ") for name in sums)]
+    cells = [[str(row[name]) for name in by] + [_sum(name, row[name]) for name in sums] for row in rows]
+    say_table(head, cells, numbers=len(sums))
+
+
+def _sum(name: str, value: Any) -> str:
+    if name.endswith("_micros") and isinstance(value, int):
+        return f"{value // MICROS}.{value % MICROS:06d}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
