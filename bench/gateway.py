@@ -91,6 +91,7 @@ def gateway(
         },
         log=home / "out.log",
     )
+    server.admin = admin
     try:
         server.wait_ready(f"http://127.0.0.1:{admin}/readyz")
     except BaseException:

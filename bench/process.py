@@ -37,6 +37,7 @@ class Server:
     ) -> None:
         self.name = name
         self.port = port
+        self.admin = 0
         self.log = log
         self.ready = 0.0  # seconds from start to the first answer of 200
         pinned = ["taskset", "-c", cores, *command] if cores else list(command)

@@ -89,7 +89,7 @@ def python_view(directory: Path, given: argparse.Namespace) -> None:
 
     def forwarded(stats: pstats.Stats) -> float:
         table = stats.stats  # type: ignore[attr-defined]
-        return sum(entry[2] for (file, _, _), entry in table.items() if "/gateway/front/" in file)
+        return float(sum(entry[2] for (file, _, _), entry in table.items() if "/gateway/front/" in file))
 
     found.sort(key=forwarded, reverse=not given.supervisor)
     for order in ("tottime", "cumtime"):

@@ -1,4 +1,4 @@
-"""A provider of streams: every request gets N chunks at a set pace. Counts what it sent.
+"""A provider of streams: a request for one gets N chunks at a set pace. Counts what it sent.
 
     python -m bench.stream_upstream --port 9000 --chunks 100 --pace 0.01
 
@@ -14,6 +14,8 @@ import signal
 from typing import Any
 
 import uvloop
+
+from bench.reference import reply
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -48,6 +50,11 @@ USAGE = (
     b'"total_tokens":250}}\n\n'
 )
 DONE = b"data: [DONE]\n\n"
+_REPLY = reply().encode()
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(_REPLY),
+    _REPLY,
+)
 
 
 class Provider(asyncio.Protocol):
@@ -83,11 +90,14 @@ class Provider(asyncio.Protocol):
         if len(self._data) < end + 4 + length:
             return
         self._usage = b"include_usage" in self._data
+        streamed = b'"stream":true' in self._data.replace(b" ", b"")
         del self._data[: end + 4 + length]
         if head.startswith(b"get "):
             self._count()
-        else:
+        elif streamed:
             self._begin()
+        else:
+            self._transport.write(WHOLE)
 
     def _count(self) -> None:
         body = json.dumps({"sent": Provider.sent, "open": Provider.open}).encode()

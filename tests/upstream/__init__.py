@@ -5,7 +5,7 @@
 prints `listening on 127.0.0.1:PORT`. What it answers depends on the request alone, its usage too,
 so a test can work out what must be in the ledger. Control, on the same port:
 
-    GET    /__journal          every request as it arrived, and how its answer ended
+    GET    /__journal          every request as it arrived, and how its answer ended; ?mark=TEXT chooses
     GET    /__spend            its own truth: per model, calls completed and tokens by kind
     POST   /__reset            forget both, and the faults
     PUT    /__fault            {"match": {"model": "gpt-*"}, "fault": "status=503", "times": 1}

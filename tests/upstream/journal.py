@@ -28,6 +28,12 @@ class Entry:
     model: str = ""
     usage: dict[str, int] = field(default_factory=dict)
 
+    def has(self, mark: str) -> bool:
+        """Whether the request contains a mark."""
+        request = self.request
+        inside = mark in request.target or mark.encode() in request.body
+        return inside or any(mark in value for _, value in request.headers)
+
     def document(self) -> dict[str, Any]:
         """As JSON."""
         request = self.request
@@ -77,11 +83,11 @@ class Journal:
         raw = base64.b64encode(data[:4096]).decode()
         self.malformed.append({"connection": connection, "why": why, "data": raw, "at": time.monotonic()})
 
-    def document(self, since: int = 0) -> dict[str, Any]:
-        """As JSON, entries from number `since` on."""
+    def document(self, mark: str = "") -> dict[str, Any]:
+        """As JSON: the entries with `mark` somewhere in target, headers or body."""
         return {
             "connections": self.connections,
-            "entries": [entry.document() for entry in self.entries[since:]],
+            "entries": [entry.document() for entry in self.entries if not mark or entry.has(mark)],
             "malformed": self.malformed,
         }
 

@@ -30,7 +30,7 @@ class Provider:
         """Answer /__journal, /__spend, /__reset, /__fault."""
         match request.method, request.target.partition("?")[0]:
             case "GET", "/__journal":
-                return answer.as_json(self.journal.document(int(request.query.get("since", 0))))
+                return answer.as_json(self.journal.document(request.query.get("mark", "")))
             case "GET", "/__spend":
                 return answer.as_json(self.journal.spend())
             case "POST", "/__reset":

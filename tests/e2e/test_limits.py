@@ -1,0 +1,144 @@
+"""Limits: exact over every worker of the machine, told in the headers, settled at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.gateway import KEY, Gateway
+from tests.e2e.provider import Provider
+from tests.e2e.raw import Conversation, request
+
+CONFIG = """
+[[keys]]
+name = "limited"
+key = "env:CALLER_KEY"
+
+[backends.main]
+kind = "openai"
+base_url = "{url}/v1"
+api_key = "env:PROVIDER_KEY"
+
+[models."*"]
+targets = [ {{ backend = "main" }} ]
+
+[prices."*"]
+input = 1.0
+output = 1.0
+
+[[limits]]
+scope = "{scope}"
+{amount}
+"""
+
+
+@contextmanager
+def limited(
+    directory: Path, provider: Provider, amount: str, scope: str = "key", workers: int = 4
+) -> Iterator[Gateway]:
+    config = CONFIG.format(url=provider.url, scope=scope, amount=amount)
+    with Gateway(directory / "gw", config, workers=workers) as gateway:
+        yield gateway
+
+
+async def burst(gateway: Gateway, document: dict[str, Any], count: int) -> list[int]:
+    """So many calls at once, each on a connection of its own; their statuses."""
+
+    async def one() -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(request(document, KEY, Connection="close"))
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return int(answer[9:12])
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], **more}
+
+
+@pytest.mark.parametrize("scope", ["key", "global"])
+def test_a_burst_gets_exactly_the_limit_over_four_workers(
+    tmp_path: Path, provider: Provider, scope: str
+) -> None:
+    with limited(tmp_path, provider, 'requests = 100\nper = "1h"', scope) as gateway:
+        statuses = Counter(asyncio.run(burst(gateway, chat(), 300)))
+        assert statuses == {200: 100, 429: 200}
+        status, headers, body = gateway.post(chat())
+        assert status == 429
+        assert int(headers["retry-after"]) > 0
+        assert headers["x-ratelimit-limit-requests"] == "100"
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        assert b'"rate_limit_error"' in body
+
+
+def test_tokens_never_go_over_when_max_tokens_is_set(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'tokens = 2000\nper = "1h"') as gateway:
+        provider.reset()
+        statuses = Counter(asyncio.run(burst(gateway, chat(max_tokens=12), 200)))
+        used = sum(sum(one.usage.values()) for one in provider.journal() if one.finished)
+        assert set(statuses) == {200, 429}
+        assert 0.5 * 2000 < used <= 2000
+
+
+def test_what_was_reserved_and_not_used_is_given_back(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'tokens = 2000\nper = "1h"', workers=1) as gateway:
+        answered = 0
+        while gateway.post(chat(max_tokens=1000))[0] == 200:
+            answered += 1
+            assert answered < 100
+    assert answered > 10  # without giving back, two calls would have filled it
+
+
+def test_money_runs_out_at_the_limit(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'usd = 0.001\nper = "calendar month"') as gateway:
+        provider.reset()
+        statuses = Counter(asyncio.run(burst(gateway, chat(max_tokens=12), 150)))
+        used = sum(sum(one.usage.values()) for one in provider.journal() if one.finished)
+        assert statuses[200] and statuses[429] and used <= 1000
+
+
+def test_calls_at_once_are_bounded_and_a_finished_one_makes_room(tmp_path: Path, provider: Provider) -> None:
+    slow = chat(model="fault;interval=0.05;tokens=400", stream=True)
+    with limited(tmp_path, provider, "concurrent = 3") as gateway:
+        talks = [Conversation(gateway.url) for _ in range(3)]
+        for talk in talks:
+            talk.send(request(slow, KEY))
+            talk.until(b"data: ")
+        assert asyncio.run(burst(gateway, chat(), 4)) == [429] * 4
+        talks[0].leave()
+        while gateway.post(chat())[0] != 200:
+            pass
+        for talk in talks:
+            talk.leave()
+
+
+def test_a_refused_call_never_reaches_the_provider(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'requests = 1\nper = "1h"', workers=2) as gateway:
+        assert gateway.post(chat())[0] == 200
+        provider.reset()
+        assert asyncio.run(burst(gateway, chat(), 20)) == [429] * 20
+        assert provider.journal() == []
+
+
+def test_limits_survive_a_restart(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'requests = 10\nper = "1h"', workers=2) as gateway:
+        assert Counter(asyncio.run(burst(gateway, chat(), 6))) == {200: 6}
+        gateway.process.terminate()
+        gateway.wait()
+        gateway.start()
+        gateway.wait_ready()
+        assert Counter(asyncio.run(burst(gateway, chat(), 20))) == {200: 4, 429: 16}
+
+
+def test_a_shadow_limit_refuses_nothing(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'requests = 1\nper = "1h"\nmode = "shadow"', workers=1) as gateway:
+        assert asyncio.run(burst(gateway, chat(), 5)) == [200] * 5
