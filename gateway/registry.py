@@ -1,0 +1,80 @@
+"""Names to classes: built-in stages and backends, and plugins. Nothing is imported before it is asked for.
+
+The order of `STAGES` is the walk of a call. `catalog` answers the list of models as the caller may
+see it, so it stands after `access`; `limits` stands after `route`, so that a rule over models or backends
+knows which one it is; plugins stand before `forward`, when all is known and nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from gateway.core.parts import Parts
+from gateway.core.ports import Backend, Stage
+from gateway.settings.schema import BackendSettings, Settings
+
+STAGES = (
+    ("auth", "gateway.stages.auth:Auth"),
+    ("access", "gateway.stages.access:Access"),
+    ("catalog", "gateway.stages.catalog:Catalog"),
+    ("route", "gateway.stages.route:Route"),
+    ("limits", "gateway.stages.limits:Limits"),
+    ("forward", "gateway.stages.forward:Forward"),
+    ("meter", "gateway.stages.meter:Meter"),
+)
+
+BACKENDS = {
+    "openai": "gateway.backends.openai:OpenAIBackend",
+    "azure": "gateway.backends.azure:AzureBackend",
+    "echo": "gateway.backends.echo:EchoBackend",
+}
+
+
+class NotLoadable(Exception):
+    """A "module:Class" that can't be had; the message says which of its parts is wrong."""
+
+
+def load(name: str) -> type[Any]:
+    """The class behind "module:Class". Raises `NotLoadable`."""
+    module_name, _, class_name = name.partition(":")
+    if not module_name or not class_name:
+        raise NotLoadable(f'{name!r} must be "module:Class", such as "plugins.example:Example"')
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise NotLoadable(f"{name!r}: the module {module_name!r} can't be imported ({reason})") from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        what = "has no class" if found is None else "has something that is no class called"
+        raise NotLoadable(f"{name!r}: the module {module_name!r} {what} {class_name!r}")
+    return found
+
+
+def backend(settings: BackendSettings) -> Backend:
+    """The backend of one `[backends.NAME]`. Raises `NotLoadable` or `ValueError`."""
+    place = BACKENDS.get(settings.kind)
+    if place is None:
+        raise NotLoadable(
+            f"backends.{settings.name}: no kind {settings.kind!r}; there are {', '.join(BACKENDS)}"
+        )
+    return cast(Backend, load(place)(settings))
+
+
+def stages(settings: Settings, parts: Parts) -> list[Stage]:
+    """All stages of a revision in order. Raises `NotLoadable`."""
+    built: list[Stage] = []
+    for name, place in STAGES:
+        if name == "forward":
+            built += [_plugin(use, options, parts) for use, options in settings.plugins]
+        built.append(load(place)({}, parts))
+    return built
+
+
+def _plugin(use: str, options: Mapping[str, object], parts: Parts) -> Stage:
+    found = load(use)
+    if not issubclass(found, Stage):
+        raise NotLoadable(f"{use!r} is no Stage: derive it from gateway.core.ports.Stage")
+    return found(options, parts)
