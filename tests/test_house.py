@@ -32,6 +32,7 @@ FLOORS = {
 NEIGHBOURS = {
     ("net", "settings"): "a pool is made from a backend's settings; settings.schema is words only",
     ("live", "pipeline"): "live holds the running pipeline",
+    ("__main__", "cli"): "python -m gateway is the command",
     ("__main__", "cli"): "python -m gateway is penstock",
 }
 # Folders whose entries do not know each other.

@@ -106,14 +106,15 @@ WORKER_GAUGES = {
 
 # Counters a worker reports, by the first part of their key in `Parts.counts`.
 WORKER_COUNTERS = {
-    "limits": Series("penstock_limit_decisions", "counter", "Decisions of limits.", ("limit", "decision")),
+    "limits": Series(
+        "penstock_limit_decisions",
+        "counter",
+        "Calls a limit would have refused (shadow) or could not check (unchecked).",
+        ("limit", "decision"),
+    ),
     "rejects": Series(
         "penstock_http_rejects", "counter", "Requests refused before they were calls.", ("code",)
     ),
-    "retries": Series(
-        "penstock_upstream_reconnects", "counter", "Requests sent again on a fresh connection.", ("backend",)
-    ),
-    "journal_full": Series("penstock_journal_full", "counter", "Calls refused because the journal was full."),
 }
 
 # The supervisor's own.
@@ -134,7 +135,9 @@ RELOAD_TIME = Series(
 RELOAD_FAILURES = Series("penstock_config_reload_failures", "counter", "Configurations refused as faulty.")
 LEDGER_ROWS = Series("penstock_ledger_rows", "counter", "Rows committed to the ledger.")
 LEDGER_LAG = Series(
-    "penstock_ledger_lag_seconds", "gauge", "Age of the oldest settled call not in the ledger yet."
+    "penstock_ledger_lag_seconds",
+    "gauge",
+    "How long the ledger has not been writable; calls wait in the journal.",
 )
 LEDGER_FAILURES = Series(
     "penstock_ledger_failures", "counter", "Commits to the ledger that failed and will be retried."
