@@ -139,7 +139,11 @@ class PooledExchange:
     async def pipe(self, sink: Sink) -> None:
         """Push every piece to the sink; an exception of the sink's ends it and is raised here."""
         if self.size:
-            sink.write(self._drain())
+            try:
+                sink.write(self._drain())
+            except BaseException:
+                self.close()
+                raise
         if self.connection is not None:
             self.sink = sink
             await self.wait(maxsize)

@@ -131,12 +131,17 @@ class StreamedExchange:
             self._end(translated(error, self._way.name, sent=True))
         else:
             if not data:
-                self._end(None)
+                await self._finish()
             return data
         finally:
             self._reading = None
         assert self._error is not None
         raise self._error
+
+    async def _finish(self) -> None:
+        self._end(None)
+        if self._response is not None:
+            await self._response.aclose()  # else httpcore never uses the connection again
 
     def _give_up(self, code: str) -> None:
         timeout = self._way.timeout
