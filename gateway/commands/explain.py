@@ -10,7 +10,7 @@ from gateway.core.limit import MICROS, LimitRule
 from gateway.core.ports import Stage
 from gateway.core.route import ModelRule, Target
 from gateway.settings.process import BOUNDS
-from gateway.settings.quantities import Duration
+from gateway.settings.quantities import Window
 from gateway.settings.schema import BackendSettings, Settings
 
 VERBS = ("open", "admit", "emit", "settle", "close")
@@ -109,13 +109,7 @@ def target(item: Target) -> dict[str, Any]:
 
 def limit(rule: LimitRule) -> dict[str, Any]:
     """A limit as the operator wrote it."""
-    per = (
-        f"calendar {rule.calendar}"
-        if rule.calendar
-        else Duration().show(rule.seconds)
-        if rule.seconds
-        else None
-    )
+    per = Window().show((rule.seconds, rule.calendar)) if rule.unit != "concurrent" else None
     amount = rule.amount / MICROS if rule.unit == "usd" else rule.amount
     return {
         "id": rule.id,

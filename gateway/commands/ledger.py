@@ -15,12 +15,12 @@ from gateway.settings.schema import Settings
 @contextmanager
 def opened(settings: Settings, create: bool = False) -> Iterator[Ledger | None]:
     """The ledger in data_dir; None where there is none yet and none is to be made. Raises `Refused`."""
-    from gateway.stores.sqlite import SqliteLedger
-
     file = Path(settings.server.data_dir) / "ledger.sqlite"
     if not create and not file.exists():
         yield None
         return
+    from gateway.stores.sqlite import SqliteLedger
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         ledger = SqliteLedger(file)

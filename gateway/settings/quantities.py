@@ -134,6 +134,13 @@ class Window(Kind):
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "anyOf": [self._rolling.schema(), {"pattern": self._calendar()}]}
 
+    def show(self, value: tuple[float, str]) -> str:
+        seconds, calendar = value
+        if calendar:
+            return f"calendar {calendar}"
+        whole = seconds % 60 == 0 and seconds % 3600 != 0
+        return f"{seconds / 60:g}m" if whole else self._rolling.show(seconds)
+
     @staticmethod
     def _calendar() -> str:
         return f"^calendar ({'|'.join(CALENDAR)})$"

@@ -1,0 +1,193 @@
+"""`penstock explain REQUEST.json`: what would happen to a request, by the real stages, with nothing sent."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from gateway import registry
+from gateway.commands.explain import limit, shown, target, words
+from gateway.commands.ledger import opened
+from gateway.commands.output import Refused, say_json, say_table
+from gateway.core.call import Call
+from gateway.core.cost import PriceList
+from gateway.core.errors import GatewayError
+from gateway.core.keys import Keys
+from gateway.core.limit import MICROS, Bucket, Denial, Hold, LimitRule, Standing
+from gateway.core.parts import Parts
+from gateway.core.principal import ANYONE, KeyEntry, Principal
+from gateway.front import body
+from gateway.front.request import place
+from gateway.settings.schema import Settings
+
+STAGES = ("access", "route", "limits")  # those that decide without asking anybody
+
+
+class Tally:
+    """Leases that always have room, and note what was asked of them."""
+
+    def __init__(self) -> None:
+        self.charges: tuple[tuple[Bucket, int], ...] = ()
+
+    def bucket(self, rule: LimitRule, value: str) -> Bucket:
+        """A bucket without an account."""
+        return SimpleNamespace(rule=rule, value=value)
+
+    def try_take(
+        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
+    ) -> Hold | Denial | None:
+        """Note the charges."""
+        self.charges = charges
+        return Hold(tokens, micros, charges)
+
+    async def take(
+        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
+    ) -> Hold | Denial:
+        """Never needed: `try_take` always gives a Hold."""
+        return Hold(tokens, micros, charges)
+
+    def settle(self, hold: Hold, tokens: int, micros: int) -> None:
+        """Nothing was used."""
+
+    def standing(self, bucket: Bucket) -> Standing | None:
+        """Unknown: the running gateway knows."""
+        return None
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """0 when the request would be sent, 1 when it would be refused."""
+    told = forecast(_read(args.request, settings), args.endpoint, _key(args.key, settings), settings)
+    if args.json:
+        say_json(told)
+    else:
+        _print(told)
+    return 1 if "refused" in told else 0
+
+
+def _read(name: str, settings: Settings) -> bytes:
+    most = settings.server.bounds.body
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(most + 1)
+        else:
+            with Path(name).open("rb") as stream:
+                data = stream.read(most + 1)
+    except OSError as error:
+        raise Refused(f"{name} can't be read: {(error.strerror or str(error)).lower()}") from None
+    if len(data) > most:
+        raise Refused(str(body.too_large(most)))
+    return data
+
+
+def _key(name: str | None, settings: Settings) -> KeyEntry:
+    if name is None:
+        return ANYONE
+    with opened(settings) as ledger:
+        known: list[KeyEntry] = [*settings.keys, *(ledger.keys() if ledger else ())]
+    for key in known:
+        if name in (key.name, key.id):
+            return key
+    raise Refused(f"there is no key named {name}; penstock keys list shows them")
+
+
+def forecast(data: bytes, endpoint: str, key: KeyEntry, settings: Settings) -> dict[str, Any]:
+    """What would happen, as a JSON document; `refused` says why nothing would be sent."""
+    path, known = place(f"/{endpoint.strip('/')}")
+    call = Call("POST", path, known, [(b"content-type", b"application/json")], data)
+    call.principal = Principal(key)
+    tally = Tally()
+    told: dict[str, Any] = {
+        "revision": settings.revision,
+        "endpoint": known,
+        "key": key.name if key is not ANYONE else None,
+    }
+    try:
+        told["stage"] = "auth"
+        _usable(key)
+        told["stage"] = "body"
+        body.read(call, settings.server.bounds.body)
+        told |= {"model": call.model or None, "stream": call.stream}
+        for name, use in registry.STAGES:
+            if name in STAGES:
+                told["stage"] = name
+                registry.load(use)({}, _parts(settings, tally)).admit(call)
+    except GatewayError as error:
+        told["refused"] = {"status": error.status, "code": error.code, "message": error.message}
+    else:
+        del told["stage"]
+    if call.plan is not None:
+        told |= _route(call, settings)
+    told["limits"] = [_limit(bucket, amount) for bucket, amount in tally.charges]
+    if call.hold is not None:
+        told["reserved"] = {"tokens": call.hold.tokens, "usd": call.hold.micros / MICROS}
+    return told
+
+
+def _usable(key: KeyEntry) -> None:
+    if key.revoked or (key.expires is not None and key.expires <= time.time()):
+        state = "revoked" if key.revoked else "expired"
+        raise GatewayError(f"This key is {state}.", status=401, code=f"caller_{state}_key")
+
+
+def _parts(settings: Settings, tally: Tally) -> Parts:
+    return Parts(
+        revision=settings.revision,
+        worker=0,
+        keys=Keys(),
+        leases=tally,
+        journal=cast(Any, None),  # these stages write nothing
+        backends=cast(Any, settings.backends),  # and look at names and kinds only
+        models=settings.models,
+        limits=settings.limits,
+        prices=PriceList(settings.prices),
+        auth_mode=settings.auth.mode,
+    )
+
+
+def _route(call: Call, settings: Settings) -> dict[str, Any]:
+    """The rule that matched, and the plan of each of its targets with its share of the calls."""
+    assert call.plan is not None
+    rule = next((rule for rule in settings.models if rule.name == call.alias), None)
+    if rule is None:
+        return {"rule": None, "reason": call.plan.reason, "plans": [_plan(call.plan.targets, 1.0)]}
+    total = sum(item.weight for item in rule.targets)
+    plans = [
+        _plan((item, *(later for later in rule.fallback if later != item)), item.weight / total)
+        for item in rule.targets
+    ]
+    return {"rule": rule.name, "reason": call.plan.reason, "plans": plans}
+
+
+def _plan(targets: Any, share: float) -> dict[str, Any]:
+    return {"share": round(share, 4), "targets": [target(item) for item in targets]}
+
+
+def _limit(bucket: Bucket, amount: int) -> dict[str, Any]:
+    rule = bucket.rule
+    return limit(rule) | {"value": bucket.value, "needs": amount / MICROS if rule.unit == "usd" else amount}
+
+
+def _print(told: dict[str, Any]) -> None:
+    key = told["key"] or "(none given: one that may do everything)"
+    print(f"revision {told['revision']}, {told['endpoint']}, key {key}")
+    if told.get("model"):
+        print(f"model {told['model']}{', streamed' if told['stream'] else ''}")
+    if "plans" in told:
+        print(f"rule {told['rule'] or '-'} ({told['reason']})\n")
+        rows = [
+            (f"{plan['share']:.0%}", ", then ".join(map(shown, plan["targets"]))) for plan in told["plans"]
+        ]
+        say_table(("share", "asked in this order"), rows)
+    if told["limits"]:
+        print()
+        limits = [(" + ".join(r["scope"]), r["value"], words(r), f"{r['needs']:g}") for r in told["limits"]]
+        say_table(("limit", "of", "amount", "reserved"), limits, numbers=1)
+    if "refused" in told:
+        refused = told["refused"]
+        print(f"\nrefused by {told['stage']}: {refused['status']} {refused['code']}: {refused['message']}")
+    elif "reserved" in told:
+        print(f"\nreserves {told['reserved']['tokens']} tokens, at most {told['reserved']['usd']:.6f} USD")

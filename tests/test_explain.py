@@ -1,0 +1,192 @@
+"""`penstock explain`: the configuration in words, and what it would do to a request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+
+CONFIG = """
+[[keys]]
+name = "ci"
+key = "env:CI_KEY"
+tenant = "acme"
+models = ["gpt-*"]
+
+[[keys]]
+name = "old"
+key = "env:OLD_KEY"
+expires = 2001-01-01
+
+[backends.one]
+kind = "openai"
+base_url = "http://one.example/v1"
+api_key = "env:CI_KEY"
+
+[backends.two]
+kind = "echo"
+
+[models."gpt-*"]
+targets = [ { backend = "one", weight = 3 }, { backend = "two", model = "small" } ]
+fallback = [ { backend = "two", model = "mini" } ]
+
+[models."gpt-4o"]
+targets = [ { backend = "one" } ]
+
+[models.other]
+targets = [ { backend = "one" } ]
+
+[[limits]]
+scope = "tenant"
+match = "ac*"
+requests = 600
+per = "1m"
+
+[[limits]]
+scope = ["key", "model"]
+usd = 2.5
+per = "calendar month"
+mode = "shadow"
+
+[[limits]]
+scope = "team"
+concurrent = 4
+
+[[limits]]
+scope = "tenant"
+match = "others"
+tokens = 1
+per = "1d"
+"""
+
+
+class Explained:
+    """Runs `penstock explain` in a directory with the configuration above."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.capsys = capsys
+        (directory / "gateway.toml").write_text(CONFIG)
+
+    def text(self, *words: str) -> str:
+        main(["explain", *words])
+        said = self.capsys.readouterr()
+        return said.out + said.err
+
+    def json(self, *words: str) -> Any:
+        main(["explain", "--json", *words])
+        return json.loads(self.capsys.readouterr().out)
+
+    def request(self, document: Any, *words: str) -> tuple[int, Any]:
+        """Exit status and JSON answer for a request body."""
+        body = document if isinstance(document, str) else json.dumps(document)
+        (self.directory / "request.json").write_text(body)
+        status = main(["explain", "--json", "request.json", *words])
+        return status, json.loads(self.capsys.readouterr().out)
+
+
+@pytest.fixture
+def explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Explained:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CI_KEY", "sk-canary-ci")
+    monkeypatch.setenv("OLD_KEY", "sk-canary-old")
+    return Explained(tmp_path, capsys)
+
+
+def chat(model: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
+
+
+def test_the_pipeline_is_shown_in_its_order_with_its_verbs(explained: Explained) -> None:
+    stages = explained.json()["stages"]
+    names = [stage["name"] for stage in stages]
+    assert names.index("auth") < names.index("access") < names.index("route") < names.index("limits")
+    assert names[-2:] == ["forward", "meter"]
+    verbs = {stage["name"]: stage["verbs"] for stage in stages}
+    assert verbs["auth"] == ["admit"] and verbs["limits"] == ["admit", "settle"]
+
+
+def test_a_plugin_stands_before_forward(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "from gateway.core.ports import Stage", "class Own(Stage):", "    def admit(self, call): ..."
+    source = "\n".join(lines)
+    (explained.directory / "own_stage.py").write_text(source)
+    monkeypatch.syspath_prepend(explained.directory)
+    (explained.directory / "gateway.toml").write_text('[[plugins]]\nuse = "own_stage:Own"\n')
+    assert [s["name"] for s in explained.json()["stages"]][-3:] == ["own", "forward", "meter"]
+    (explained.directory / "gateway.toml").write_text('[[plugins]]\nuse = "own_stage:Other"\n')
+    assert main(["explain"]) == 1
+    assert "Other" in explained.text()
+
+
+def test_everything_is_shown_and_nothing_secret(explained: Explained) -> None:
+    told = explained.text()
+    for shown in (
+        "env:CI_KEY",
+        "one x3, two/small x1",
+        "600 requests per 1m",
+        "2.5 USD per calendar month",
+        "32MiB",
+    ):
+        assert shown in told
+    assert "canary" not in told + json.dumps(explained.json())
+
+
+def test_an_exact_name_wins_over_a_glob(explained: Explained) -> None:
+    status, told = explained.request(chat("gpt-4o"), "--key", "ci")
+    assert (status, told["rule"], told["reason"]) == (0, "gpt-4o", "exact")
+
+
+def test_weights_are_shares_and_fallbacks_follow(explained: Explained) -> None:
+    _, told = explained.request(chat("gpt-4o-mini", stream=True))
+    assert told["rule"] == "gpt-*" and told["stream"] is True
+    assert told["plans"] == [
+        {"share": 0.75, "targets": [{"backend": "one", "model": None}, {"backend": "two", "model": "mini"}]},
+        {
+            "share": 0.25,
+            "targets": [{"backend": "two", "model": "small"}, {"backend": "two", "model": "mini"}],
+        },
+    ]
+
+
+def test_the_limits_that_apply_to_the_key_are_shown(explained: Explained) -> None:
+    _, told = explained.request(chat("gpt-4o", max_tokens=100), "--key", "ci")
+    first, second = told["limits"]
+    assert (first["scope"], first["value"], first["needs"]) == (["tenant"], "acme", 1)
+    assert second["scope"] == ["key", "model"] and 0.001 < second["needs"] < 0.01
+    assert told["reserved"]["tokens"] > 100
+
+
+@pytest.mark.parametrize(
+    ("document", "words", "stage", "code"),
+    [
+        ('{"model": "gpt', [], "body", "caller_bad_request"),
+        ("[]", [], "body", "caller_bad_request"),
+        (chat("nobody-has-it"), [], "route", "caller_model_not_found"),
+        (chat("other"), ["--key", "ci"], "access", "policy_model_denied"),
+        (chat("gpt-4o"), ["--key", "old"], "auth", "caller_expired_key"),
+    ],
+)
+def test_a_request_that_would_be_refused_says_where_and_why(
+    explained: Explained, document: Any, words: list[str], stage: str, code: str
+) -> None:
+    status, told = explained.request(document, *words)
+    assert status == 1 and told["stage"] == stage and told["refused"]["code"] == code
+    assert f"refused by {stage}" in explained.text("request.json", *words)
+
+
+def test_other_endpoints_can_be_asked_about(explained: Explained) -> None:
+    status, told = explained.request({"model": "gpt-4o", "input": "x"}, "--endpoint", "/v1/embeddings")
+    assert status == 0 and told["endpoint"] == "embeddings"
+
+
+def test_a_missing_file_or_key_is_refused(explained: Explained) -> None:
+    assert "no such file" in explained.text("nowhere.json")
+    (explained.directory / "request.json").write_text("{}")
+    assert "no key named nobody" in explained.text("request.json", "--key", "nobody")
+    assert "--key needs a request" in explained.text("--key", "ci")
