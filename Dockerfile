@@ -17,6 +17,7 @@ COPY requirements.lock ./
 RUN ["/opt/penstock/bin/python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:", "--requirement", "requirements.lock"]
 COPY pyproject.toml README.md LICENSE ./
 COPY config ./config
+COPY plugins ./plugins
 COPY gateway ./gateway
 RUN ["/opt/penstock/bin/python", "-m", "pip", "install", "--no-deps", "--no-build-isolation", "."]
 

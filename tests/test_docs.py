@@ -86,3 +86,10 @@ def test_every_link_leads_to_something(page: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.+)$", place.read_text(), re.M)
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_plugin_that_the_readme_shows_is_the_one_that_exists() -> None:
+    (shown,) = re.findall(r"^```python\n(from typing.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    template = (ROOT / "plugins" / "example.py").read_text()
+    assert template.endswith(shown)
+    assert shown.count("\n") <= 20
