@@ -32,7 +32,6 @@ FLOORS = {
 NEIGHBOURS = {
     ("net", "settings"): "a pool is made from a backend's settings; settings.schema is words only",
     ("live", "pipeline"): "live holds the running pipeline",
-    ("__main__", "cli"): "python -m gateway is the command",
     ("__main__", "cli"): "python -m gateway is penstock",
 }
 # Folders whose entries do not know each other.
@@ -122,7 +121,7 @@ def imports(path: Path) -> Iterator[Import]:
             names = [name if name in modules() else str(node.module) for name in inner_names]
         else:
             continue
-        for name in names:
+        for name in dict.fromkeys(names):
             yield Import(name, node.lineno, id(node) in for_types)
 
 
