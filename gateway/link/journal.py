@@ -97,9 +97,10 @@ class JournalReader:
 
     def __init__(self, directory: Path, offset: int = 0) -> None:
         self.directory = directory
-        self._log = SegmentReader(directory, offset)
         numbers = (int(path.stem) for path in directory.glob("*.log"))
         self._kept = min(numbers, default=0)  # the oldest segment that may still exist
+        # After a power cut a ledger may have forgotten what made it remove a segment.
+        self._log = SegmentReader(directory, max(offset, self._kept * SEGMENT + HEAD))
 
     @property
     def offset(self) -> int:

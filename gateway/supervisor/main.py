@@ -25,7 +25,7 @@ def serve(path: Path | None) -> int:
         revisions = Revisions(path, os.environ)
         setup(revisions.current.observe.level)
         server = revisions.current.server
-        with _data_dir(Path(server.data_dir)) as data, _sockets(server) as (data_port, admin_port):
+        with data_dir(Path(server.data_dir)) as data, _sockets(server) as (data_port, admin_port):
             return asyncio.run(Appliance(revisions, data, data_port, admin_port).run())
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
@@ -33,7 +33,7 @@ def serve(path: Path | None) -> int:
 
 
 @contextlib.contextmanager
-def _data_dir(path: Path) -> Iterator[Path]:
+def data_dir(path: Path) -> Iterator[Path]:
     """The data directory, ours alone for as long as we live."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

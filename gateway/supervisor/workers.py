@@ -91,9 +91,12 @@ class Workers:
         held = lock.hold(directory / "lock")
         assert held is not None  # the directory is new
         ours, theirs = socket.socketpair()
+        # A child begins with these blocked: the terminal's Ctrl-C is for the supervisor, which drains.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             popen = self._popen(number, directory, theirs, held)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
             os.close(held)  # from here on the child alone holds it
         process = Process(number, source, popen, os.pidfd_open(popen.pid), delay, replaces)
@@ -112,7 +115,6 @@ class Workers:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)},
             stdin=subprocess.DEVNULL,
             pass_fds=[link.fileno(), self._listener.fileno(), held],
-            process_group=0,  # the terminal's Ctrl-C is for the supervisor, which drains
         )
 
     async def _connect(self, process: Process, sock: socket.socket) -> None:

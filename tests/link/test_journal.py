@@ -97,6 +97,15 @@ def test_segments_go_away_only_when_they_are_committed(tmp_path):
     assert ids(reader.read(100)) == [10]
 
 
+def test_an_offset_before_the_oldest_segment_goes_on_at_the_oldest(tmp_path):
+    writer, reader = JournalWriter(tmp_path), JournalReader(tmp_path)
+    for n in range(6):
+        writer.end(writer.begin(record(n)), record(n, SEGMENT // 2))
+    reader.read(3)
+    reader.committed(reader.offset)
+    assert ids(JournalReader(tmp_path, 0).read(10)) == [2, 3, 4, 5]
+
+
 def test_a_segment_prepared_ahead_is_used(tmp_path):
     writer, reader = JournalWriter(tmp_path), JournalReader(tmp_path)
     for n in range(6):

@@ -1,0 +1,134 @@
+"""The whole gateway in one process, for any ASGI server: `gateway.front.asgi:app`.
+
+Its own limits and ledger, no supervisor: no restarts, no reload, no admin port. What it books
+survives its death all the same: the next start, of either form, takes it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway.core.keys import Keys
+from gateway.core.parts import Parts
+from gateway.link import lock
+from gateway.link.journal import JournalWriter
+from gateway.link.leases import LeaseClient
+from gateway.live import Live
+from gateway.observe.log import CallLog
+from gateway.settings.load import load
+from gateway.settings.schema import Bounds, Settings
+from gateway.stores.sqlite import SqliteLedger
+from gateway.supervisor import keys
+from gateway.supervisor.books import Books
+from gateway.supervisor.counting import Counting
+from gateway.supervisor.limits import Limits
+from gateway.supervisor.main import data_dir
+from gateway.worker import Composer, retire
+
+_TICK = 0.1  # seconds between two looks at limits, keys and the journal's next segment
+
+
+@contextlib.asynccontextmanager
+async def solo(path: str | None) -> AsyncIterator[tuple[Live, Bounds]]:
+    """The running pipeline of the configuration at `path`. Raises `ConfigError`, `StartError`."""
+    settings = load(Path(path) if path else None, os.environ)
+    with data_dir(Path(settings.server.data_dir)) as data, _journal(data / "journal", settings) as journal:
+        gateway = Solo(settings, data, *journal)
+        try:
+            yield await gateway.open(), settings.server.bounds
+        finally:
+            await gateway.close()
+
+
+@contextlib.contextmanager
+def _journal(journals: Path, settings: Settings) -> Iterator[tuple[str, JournalWriter]]:
+    """A journal of our own, locked for as long as we live: its name and its writer."""
+    source = f"solo{secrets.token_hex(6)}-0"
+    (journals / source).mkdir(parents=True)
+    held = lock.hold(journals / source / "lock")
+    assert held is not None  # the directory is new
+    try:
+        yield source, JournalWriter(journals / source, settings.server.bounds.connections)
+    finally:
+        os.close(held)
+
+
+class Solo:
+    """What is otherwise divided between supervisor and worker."""
+
+    def __init__(self, settings: Settings, data: Path, source: str, journal: JournalWriter) -> None:
+        self._settings = settings
+        self._source = source
+        self._journal = journal
+        self._counts: dict[tuple[str, ...], float] = {}
+        self._keys = Keys()
+        self._calls = CallLog(settings.observe.calls)
+        self._ledger = SqliteLedger(data / "ledger.sqlite")
+        self._books = Books(
+            self._ledger,
+            data / "journal",
+            Counting(settings),
+            posted=lambda batch: self._calls.write(batch[0]),
+            troubled=lambda seconds: None,
+        )
+        self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
+        self._leases = LeaseClient(self._asked, counts=self._counts, prompt=True)
+        self._composer = Composer(self._parts)
+        self._live: Live | None = None
+        self._chore: asyncio.Task[None] | None = None
+
+    def _granted(self, worker: int, message: dict[str, Any]) -> None:
+        self._leases.receive(message)
+
+    def _asked(self, message: dict[str, Any]) -> None:
+        self._limits.receive(0, message)
+
+    def _parts(self, **revised: Any) -> Parts:
+        same: dict[str, Any] = {"keys": self._keys, "leases": self._leases, "counts": self._counts}
+        return Parts(worker=0, journal=self._journal, **same, **revised)
+
+    async def open(self) -> Live:
+        """Take up what was left behind, then be ready."""
+        await self._books.do(self._books.open)
+        self._books.inherit(self._source.removesuffix("-0"))
+        self._books.follow(self._source)
+        await self._books.catch_up()
+        await self._limits.restore()
+        first = await self._books.do(lambda: keys.first(self._ledger, self._settings))
+        if first:
+            print(f"A first key was made; it is shown only now:  {first}", flush=True)
+        await self._gather()
+        pipeline, _ = await self._composer.compose(self._settings)
+        self._live = Live(pipeline)
+        self._books.start()
+        self._chore = asyncio.create_task(self._look())
+        return self._live
+
+    async def _gather(self) -> None:
+        entries = await self._books.do(lambda: keys.gather(self._ledger, self._settings))
+        self._keys.replace(entries)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            await self._limits.tick()
+            self._journal.prepare()
+            if await self._books.do(self._ledger.changed):
+                await self._gather()
+
+    async def close(self) -> None:
+        """The server has ended its calls: book them, and let go."""
+        if self._chore is not None:
+            self._chore.cancel()
+        if self._live is not None:
+            await retire(self._live.pipeline, self._composer.backends)
+            self._books.ended(self._source, self._limits.lost(0))
+        await self._books.close()
+        self._journal.close()
+        self._calls.close()
