@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ class Refused(Exception):
     """The command can't be done; the message says why. `status` is the exit status."""
 
     status = 1
+
+
+class Faulty(Refused):
+    """The configuration has faults."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.faults = error.faults
 
 
 class Misused(Refused):
@@ -35,18 +44,23 @@ def config_path(args: Namespace) -> Path | None:
 
 
 def load(args: Namespace) -> Settings:
-    """The settings a command is about. Raises `Refused` with all faults."""
+    """The settings a command is about, without the need for any secret. Raises `Faulty`."""
     from gateway.settings.load import load as read
 
     try:
-        return read(config_path(args), os.environ)
+        return read(config_path(args), os.environ, resolve=False)
     except ConfigError as error:
-        raise Refused(str(error)) from None
+        raise Faulty(error) from None
 
 
 def refuse(args: Namespace, refused: Refused) -> int:
     """Tell why on stderr, or in JSON on stdout; gives the exit status."""
-    if args.json:
+    if isinstance(refused, Faulty):
+        if args.json:
+            say_json({"faults": [asdict(fault) for fault in refused.faults]})
+        else:
+            print(refused, file=sys.stderr)
+    elif args.json:
         say_json({"error": str(refused)})
     else:
         print(f"penstock {args.command}: {refused}", file=sys.stderr)

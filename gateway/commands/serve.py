@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 
-from gateway.commands.output import Misused, Refused, config_path, load, refuse
+from gateway.commands.output import Faulty, Misused, Refused, config_path, refuse
 from gateway.settings import address
+from gateway.settings.faults import ConfigError
 from gateway.settings.kinds import Wrong
+from gateway.settings.load import load
 
 
 def run(args: Namespace) -> int:
@@ -15,7 +17,9 @@ def run(args: Namespace) -> int:
     try:
         _override(args)
         if args.json:
-            load(args)  # so that faults come out as JSON
+            load(config_path(args), os.environ)
+    except ConfigError as error:
+        return refuse(args, Faulty(error))
     except Refused as refused:
         return refuse(args, refused)
     from gateway.supervisor.main import serve

@@ -11,6 +11,8 @@ from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
 from gateway.core.limit import MICROS
 
+_ALWAYS = ("calls", "input", "output", "cost_micros")
+
 
 def run(args: Namespace) -> int:
     """Sums of the calls, grouped as asked."""
@@ -22,7 +24,7 @@ def run(args: Namespace) -> int:
         since = parse_moment("--since", args.since) if args.since else None
         until = parse_moment("--until", args.until) if args.until else None
         with opened(settings) as ledger:
-            rows = ledger.usage(by, since, until) if ledger else []
+            rows = ledger.usage(_named(by), since, until) if ledger else []
     except Refused as refused:
         return refuse(args, refused)
     if args.json:
@@ -34,10 +36,20 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def _named(by: Sequence[str]) -> list[str]:
+    """Beside a key's id, which is its identity, its name, which people know it by."""
+    return list(
+        dict.fromkeys(name for part in by for name in ((part, "key_name") if part == "key" else (part,)))
+    )
+
+
 def _table(by: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    sums = [name for name in rows[0] if name not in by]
+    """For people: keys by name, and only the sums that are not zero everywhere."""
+    groups = ["key_name" if part == "key" else part for part in by]
+    sums = [name for name in rows[0] if name not in _named(by)]
+    sums = [name for name in sums if name in _ALWAYS or any(row[name] for row in rows)]
     head = [*by, *("usd" if name == "cost_micros" else name.replace("_", " ") for name in sums)]
-    cells = [[str(row[name]) for name in by] + [_sum(name, row[name]) for name in sums] for row in rows]
+    cells = [[str(row[name]) for name in groups] + [_sum(name, row[name]) for name in sums] for row in rows]
     say_table(head, cells, numbers=len(sums))
 
 

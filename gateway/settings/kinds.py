@@ -30,6 +30,7 @@ class Reading:
     """One reading of a configuration: what it may look at, and what it has found."""
 
     environ: Mapping[str, str]
+    resolve: bool = True  # a secret that can't be had is a fault; else a warning
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)

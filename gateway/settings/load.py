@@ -23,14 +23,17 @@ from gateway.settings.tree import Node, Source
 OVERRIDES = {"PENSTOCK_LISTEN": "listen", "PENSTOCK_ADMIN": "admin", "PENSTOCK_WORKERS": "workers"}
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings in a file, or of the zero-configuration mode. Raises `ConfigError` with all faults."""
+def load(path: Path | None, environ: Mapping[str, str], resolve: bool = True) -> Settings:
+    """The settings in a file, or of the zero-configuration mode. Raises `ConfigError` with all faults.
+
+    Without `resolve`, secrets that can't be had are warnings: for commands that need none.
+    """
     reader = Reader()
     if path is None:
         tree = Node({}, Source("environment", Path.cwd(), in_file=False))
     else:
         tree = reader.read(path, str(path))
-    reading = Reading(environ)
+    reading = Reading(environ, resolve)
     if not reader.incomplete:
         settings = _read(tree, reading)
     faults = [*reader.faults, *reading.faults]

@@ -18,6 +18,16 @@ class Sealed(Kind):
 
     def parse(self, node: Node, reading: Reading) -> Secret:
         text = text_of(node, 'a string such as "env:NAME" or "file:PATH"')
+        try:
+            return self._unsealed(text, node, reading)
+        except Wrong as wrong:
+            if reading.resolve or not text.startswith(("env:", "file:")):
+                raise
+            reading.warn(node, str(wrong))
+            return Secret(text, text)  # stands for itself: equal references stay equal
+
+    @staticmethod
+    def _unsealed(text: str, node: Node, reading: Reading) -> Secret:
         if text.startswith("env:"):
             secret = _from_environment(text, reading)
         elif text.startswith("file:"):

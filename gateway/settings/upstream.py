@@ -66,7 +66,8 @@ class Proxy(Sealed):
         text = text_of(node, 'a URL such as "http://proxy:3128"')
         plain = not text.startswith(("env:", "file:")) and "@" not in text
         secret = Secret(text) if plain else super().parse(node, reading)
-        check_url(secret.reveal(), userinfo=True)
+        if secret.reveal() != secret.source:
+            check_url(secret.reveal(), userinfo=True)
         return secret
 
 
