@@ -1,0 +1,102 @@
+"""What comes back from a provider: which headers go on, and what a whole body says about usage."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from gateway.core.call import Call, Headers
+from gateway.core.codec import JSONError, loads
+from gateway.core.stream import last_usage
+from gateway.core.tokens import estimate
+from gateway.core.usage import ESTIMATED, Usage, from_openai
+
+_GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
+_PARSED = 32 * 1024  # bytes: a longer body is first looked at from its end
+_MOST = 4 << 20  # bytes a coded body may have when it is decoded to be looked at
+
+# Not for the caller: what is between provider and operator, what binds a browser to the provider's
+# host, what would contradict the gateway's own headers, and anything a credential could stand in.
+_DROPPED = frozenset(
+    (
+        b"set-cookie", b"alt-svc", b"strict-transport-security", b"public-key-pins", b"nel", b"report-to",
+        b"clear-site-data", b"server", b"openai-organization", b"openai-project", b"authorization",
+        b"www-authenticate", b"api-key", b"x-api-key", b"x-goog-api-key", b"proxy-authorization",
+        b"proxy-authenticate", b"proxy-connection",
+    )
+)  # fmt: skip
+_DROPPED_PREFIXES = (b"x-ratelimit-", b"x-penstock-")
+_RENAMED = {b"x-request-id": b"x-upstream-request-id"}
+
+_fates: dict[bytes, bytes] = {}
+
+
+def passed_on(headers: Headers) -> Headers:
+    """The end-to-end headers of an answer that the caller gets."""
+    kept = []
+    for name, value in headers:
+        fate = _fates.get(name)
+        if fate is None:
+            fate = _fate(name)
+        if fate:
+            kept.append((fate, value))
+    return kept
+
+
+def _fate(name: bytes) -> bytes:
+    """The name under which a header goes on, b"" for one that does not; remembered, bounded."""
+    dropped = name in _DROPPED or name.startswith(_DROPPED_PREFIXES)
+    fate = b"" if dropped else _RENAMED.get(name, name)
+    if len(_fates) >= 512:
+        _fates.clear()
+    _fates[name] = fate
+    return fate
+
+
+def measure(call: Call, body: bytes, encoding: bytes | None) -> None:
+    """Find the usage in a whole JSON answer, or estimate it where the provider states none."""
+    if encoding is not None:
+        body = decoded(body, encoding)
+    usage = last_usage(body) if len(body) > _PARSED else None
+    document = None
+    if usage is None:
+        try:
+            document = loads(body)
+        except JSONError:
+            return
+        if not isinstance(document, dict):
+            return
+        usage = from_openai(document.get("usage"))
+    if usage is not None:
+        call.usage = usage
+    elif call.endpoint in _GENERATING and call.method == "POST":
+        text = "".join(_generated(document)).encode()
+        call.usage = Usage(input=estimate(call.body), output=estimate(text), source=ESTIMATED)
+        call.memo["text"] = text
+
+
+def decoded(body: bytes, encoding: bytes) -> bytes:
+    """A gzip or deflate body in plain, b"" for anything else; never more than some MiB."""
+    wbits = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15, b"identity": 0}.get(encoding.lower())
+    if not wbits:
+        return body if wbits == 0 else b""
+    try:
+        return zlib.decompressobj(wbits).decompress(body, _MOST)
+    except zlib.error:
+        return b""
+
+
+def _generated(document: Any) -> list[str]:
+    """The texts a model wrote, of a chat completion, a completion or a response."""
+    found: list[str] = []
+    waiting = [document.get("choices"), document.get("output"), document.get("content")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            names = ("text", "content", "reasoning_content", "refusal", "arguments")
+            found += [value[name] for name in names if isinstance(value.get(name), str)]
+            nested = ("message", "content", "tool_calls", "function", "summary")
+            waiting.extend(value[name] for name in nested if isinstance(value.get(name), (list, dict)))
+    return found

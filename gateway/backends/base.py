@@ -1,0 +1,236 @@
+"""Asking a provider over HTTP: the address, the headers, the body, and the answer as a Reply."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.backends.answer import measure, passed_on
+from gateway.backends.body import renamed, with_usage
+from gateway.backends.inflate import InflatingTap
+from gateway.backends.keyring import Credential, Keyring
+from gateway.core.call import Call
+from gateway.core.codec import JSONError, loads
+from gateway.core.errors import UpstreamError
+from gateway.core.reply import Reply, Tap
+from gateway.core.route import Target
+from gateway.core.stream import StreamTap
+from gateway.core.tap import ChatTap, ResponsesTap, TailTap
+from gateway.net.egress import transport
+from gateway.net.outbound import Outbound
+from gateway.net.port import Exchange
+from gateway.settings.schema import BackendSettings
+
+WHOLE = 1 << 20  # bytes: a longer answer is not held but streams through
+LISTED = 60.0  # seconds a list of models is good for
+UNLISTED = 5.0  # and its absence
+PATIENCE = 5.0  # seconds for a list of models
+MAX_MODELS = 10_000
+
+_CHAT = frozenset(("chat/completions", "completions"))
+_METHODS = {name: name.encode() for name in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class HttpBackend:
+    """Implements `core.ports.Backend`. A kind says where its paths are and which header has the key.
+
+    Where a call goes, and with which credential, is decided by the settings alone.
+    """
+
+    kind = "http"
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self.name = settings.name
+        self.settings = settings
+        parts = urlsplit(settings.base_url)
+        self.prefix = parts.path.rstrip("/")
+        self._keyring = Keyring(self._blocks(parts.netloc.rpartition("@")[2]))
+        self._own = _pattern(name for name, _ in settings.headers + settings.secret_headers)
+        given = [*settings.api_keys, *(secret for _, secret in settings.secret_headers)]
+        secrets = [secret.reveal() for secret in given]
+        self._secrets = [secret.encode() for secret in secrets if len(secret) >= 8]
+        self._targets: dict[str, bytes] = {}
+        self._transport = transport(settings)
+        self._listing: asyncio.Task[list[dict[str, Any]]] | None = None
+        self._listed_until = 0.0
+
+    # -- what kinds say
+
+    def place(self, path: str, query: bytes, model: str) -> bytes:
+        """The request target (RFC 9112, 3.2.1) of a path of the API, for a model."""
+        return _joined(self.prefix + path, query)
+
+    def credential(self, key: str) -> tuple[str, str]:
+        """The header that carries a key."""
+        return "authorization", f"Bearer {key}"
+
+    def body(self, call: Call, target: Target) -> bytes:
+        """The body as this target gets it, but for usage."""
+        return renamed(call, target)
+
+    # -- the port
+
+    async def open(self) -> None:
+        """Connections are made when they are needed."""
+
+    async def close(self) -> None:
+        """Close idle connections; calls under way go on."""
+        if self._listing is not None:
+            self._listing.cancel()
+        await self._transport.close()
+
+    async def ask(self, call: Call, target: Target) -> Reply:
+        """See `core.ports.Backend.ask`."""
+        credential = self._keyring.pick()
+        body = self.body(call, target) if call.body else b""
+        hide = False
+        if call.stream and self.settings.stream_usage:
+            body, hide = with_usage(call, body)
+        passed = call.passed if self._own is None else self._own.sub(b"", call.passed)
+        method = _METHODS.get(call.method) or call.method.encode()
+        outbound = Outbound(method, self._target(call, target), credential.block, passed, body)
+        exchange = await self._transport.send(outbound)
+        call.connect_time = exchange.connect_time
+        call.sent = exchange.sent_at
+        call.first_byte = exchange.first_byte_at
+        return await self._reply(call, exchange, credential, hide)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What the provider lists, remembered for a minute; one request at a time."""
+        listing = self._listing
+        if listing is None or (listing.done() and time.monotonic() >= self._listed_until):
+            listing = self._listing = asyncio.create_task(self._list())
+            listing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(listing)
+
+    # -- the request
+
+    def _target(self, call: Call, target: Target) -> bytes:
+        model = target.model or call.model
+        if call.query or call.endpoint == "other" or len(model) > 128:
+            return self.place(call.path, call.query, model)
+        known = f"{call.path} {model}"
+        place = self._targets.get(known)
+        if place is None:
+            place = self.place(call.path, b"", model)
+            if len(self._targets) >= 1024:
+                self._targets.clear()
+            self._targets[known] = place
+        return place
+
+    def _blocks(self, host: str) -> list[bytes]:
+        """The header block of each key: what the gateway itself says to the provider."""
+        settings = self.settings
+        given = [(name.lower(), value) for name, value in settings.headers]
+        given += [(name.lower(), secret.reveal()) for name, secret in settings.secret_headers]
+        names = {name for name, _ in given}
+        blocks = []
+        for key in settings.api_keys or (None,):
+            lines = [("host", host), *given]
+            if key is not None:
+                carrier = self.credential(key.reveal())
+                lines += [carrier] if carrier[0] not in names else []
+            if "accept-encoding" not in names:
+                # What comes in plain can be read as it passes; the gateway is next to its caller.
+                lines.append(("accept-encoding", "identity"))
+            blocks.append(b"".join(self._line(name, value) for name, value in lines))
+        return blocks
+
+    def _line(self, name: str, value: str) -> bytes:
+        if _CONTROL.search(value):
+            raise ValueError(f"backends.{self.name}: the header {name} holds a control character")
+        return f"{name}: {value}\r\n".encode("latin-1")
+
+    # -- the answer
+
+    async def _reply(self, call: Call, exchange: Exchange, credential: Credential, hide: bool) -> Reply:
+        status = exchange.status
+        kind, encoding, retry_after = _described(exchange)
+        if status in (401, 403, 429):
+            self._keyring.refused(credential, status, retry_after)
+        headers = passed_on(exchange.headers)
+        if kind.startswith(b"text/event-stream"):
+            tap: Tap = self._tap(call, hide)
+            if encoding in (b"gzip", b"x-gzip", b"deflate"):
+                tap = InflatingTap(self._tap(call, hide), encoding)
+                headers = [(name, value) for name, value in headers if name != b"content-encoding"]
+            # What is fetched again was paid for when it was made: nobody looks for its usage.
+            bought = call.method == "POST"
+            return Reply(status, headers, source=exchange, event_stream=True, tap=tap if bought else None)
+        body = await exchange.collect(WHOLE)
+        if body is None:
+            tail = TailTap() if b"json" in kind and _makes(call) else None
+            return Reply(status, headers, source=exchange, tap=tail)
+        if status < 400 and b"json" in kind and _makes(call):
+            measure(call, body, encoding)
+        for secret in self._secrets:
+            if secret in body:
+                body = body.replace(secret, b"***")
+        return Reply(status, headers, body)
+
+    def _tap(self, call: Call, hide: bool) -> StreamTap:
+        return ChatTap(hide) if call.endpoint in _CHAT else ResponsesTap()
+
+    # -- the list of models
+
+    async def _list(self) -> list[dict[str, Any]]:
+        self._listed_until = time.monotonic() + PATIENCE + UNLISTED
+        try:
+            async with asyncio.timeout(PATIENCE):
+                models = await self._asked_for_models()
+        except TimeoutError:
+            raise self._no_list("it took too long", "upstream_total_timeout", 504) from None
+        self._listed_until = time.monotonic() + LISTED
+        return models
+
+    async def _asked_for_models(self) -> list[dict[str, Any]]:
+        block = self._keyring.pick().block
+        exchange = await self._transport.send(Outbound(b"GET", self.place("/models", b"", ""), block))
+        try:
+            body = await exchange.collect(WHOLE)
+        finally:
+            exchange.close()
+        if exchange.status != 200 or body is None:
+            raise self._no_list(f"it answered with status {exchange.status}", "upstream_error_status", 502)
+        try:
+            data = loads(body)["data"]
+            return [model for model in data[:MAX_MODELS] if isinstance(model["id"], str)]
+        except (JSONError, LookupError, TypeError):
+            raise self._no_list("its answer is no list", "upstream_protocol_error", 502) from None
+
+    def _no_list(self, why: str, code: str, status: int) -> UpstreamError:
+        return UpstreamError(
+            f"backend {self.name!r} does not list its models: {why}", code=code, status=status
+        )
+
+
+def _makes(call: Call) -> bool:
+    """Whether the call has something made: reading or cancelling what was made before costs nothing."""
+    return call.method == "POST" and (call.path[1:] == call.endpoint or call.endpoint == "other")
+
+
+def _described(exchange: Exchange) -> tuple[bytes, bytes | None, bytes | None]:
+    """Content type, content encoding and retry-after of an answer."""
+    kind, encoding, retry_after = b"", None, None
+    for name, value in exchange.headers:
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-encoding":
+            encoding = value.lower()
+        elif name == b"retry-after":
+            retry_after = value
+    return kind, encoding, retry_after
+
+
+def _pattern(names: Any) -> re.Pattern[bytes] | None:
+    """Finds the lines of these headers in a wire block."""
+    found = b"|".join(re.escape(name.lower().encode()) for name in names)
+    return re.compile(rb"(?m)^(?:%b):[^\n]*\n" % found) if found else None
+
+
+def _joined(path: str, query: bytes) -> bytes:
+    return path.encode("ascii") + (b"?" + query if query else b"")

@@ -1,0 +1,54 @@
+"""The credentials of one backend, taken in turn; one that was refused rests for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+REFUSED = 60.0  # seconds a key rests that the provider does not accept (401, 403)
+LIMITED = 10.0  # seconds a key rests after a 429 that does not say how long
+LONGEST = 600.0
+
+
+class Credential:
+    """One API key as the header block that goes out with it. `until`: it rests (clock's seconds)."""
+
+    __slots__ = ("block", "until")
+
+    def __init__(self, block: bytes) -> None:
+        self.block = block
+        self.until = 0.0
+
+    def __repr__(self) -> str:
+        return "Credential(***)"
+
+
+class Keyring:
+    """Round robin over the credentials that do not rest; when all do, over the one that wakes first."""
+
+    __slots__ = ("_clock", "_credentials", "_next")
+
+    def __init__(self, blocks: Sequence[bytes], clock: Callable[[], float] = time.monotonic) -> None:
+        self._credentials = [Credential(block) for block in blocks]
+        self._clock = clock
+        self._next = 0
+
+    def pick(self) -> Credential:
+        """The next one's turn."""
+        credentials = self._credentials
+        if len(credentials) == 1:
+            return credentials[0]
+        now = self._clock()
+        for _ in credentials:
+            credential = credentials[self._next]
+            self._next = (self._next + 1) % len(credentials)
+            if credential.until <= now:
+                return credential
+        return min(credentials, key=lambda credential: credential.until)
+
+    def refused(self, credential: Credential, status: int, retry_after: bytes | None) -> None:
+        """The provider answered 401, 403 or 429 to this one."""
+        pause = LIMITED if status == 429 else REFUSED
+        if retry_after is not None and retry_after.isdigit():
+            pause = min(float(retry_after[:9]), LONGEST)
+        credential.until = self._clock() + pause
