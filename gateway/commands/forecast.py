@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from gateway import registry
-from gateway.commands.explain import limit, shown, target, words
+from gateway.commands.description import limit, shown, target, words
 from gateway.commands.ledger import opened
 from gateway.commands.output import Refused, say_json, say_table
 from gateway.core.call import Call
