@@ -1,0 +1,87 @@
+"""The ledger's tables, and how older ones become these: forward only, by `PRAGMA user_version`."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from gateway.core.errors import LedgerError
+
+# What many calls share is kept once per combination, in `labels`; `entries` has one row per call, only ever
+# appended; `hours` sums them up as they come. People read the view `calls`.
+_FIRST = (
+    """CREATE TABLE labels (
+        id INTEGER PRIMARY KEY,
+        "key" TEXT NOT NULL, key_name TEXT NOT NULL, tenant TEXT NOT NULL, team TEXT NOT NULL,
+        user TEXT NOT NULL, method TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
+        alias TEXT NOT NULL, backend TEXT NOT NULL, target TEXT NOT NULL, stream INTEGER NOT NULL,
+        status INTEGER NOT NULL, outcome TEXT NOT NULL, code TEXT NOT NULL, usage_source TEXT NOT NULL,
+        UNIQUE ("key", key_name, tenant, team, user, method, endpoint, model, alias, backend, target,
+            stream, status, outcome, code, usage_source)
+    )""",
+    """CREATE TABLE entries (
+        n INTEGER PRIMARY KEY,
+        input INTEGER NOT NULL, cached_input INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+        audio_input INTEGER NOT NULL, output INTEGER NOT NULL, reasoning INTEGER NOT NULL,
+        audio_output INTEGER NOT NULL, cost_micros INTEGER NOT NULL, hold_tokens INTEGER NOT NULL,
+        hold_micros INTEGER NOT NULL, total_us INTEGER NOT NULL,
+        ts INTEGER NOT NULL, id TEXT NOT NULL, client TEXT NOT NULL, tries INTEGER NOT NULL,
+        queue_us INTEGER NOT NULL, connect_us INTEGER NOT NULL, first_byte_us INTEGER NOT NULL,
+        first_token_us INTEGER NOT NULL, overhead_us INTEGER NOT NULL, revision TEXT NOT NULL,
+        worker INTEGER NOT NULL, path TEXT NOT NULL, session TEXT NOT NULL, tags TEXT NOT NULL,
+        trace TEXT NOT NULL, reasons TEXT NOT NULL,
+        label INTEGER NOT NULL REFERENCES labels (id)
+    )""",
+    "CREATE INDEX entries_ts ON entries (ts)",
+    """CREATE TABLE hours (
+        hour INTEGER NOT NULL, label INTEGER NOT NULL REFERENCES labels (id), calls INTEGER NOT NULL,
+        input INTEGER NOT NULL, cached_input INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+        audio_input INTEGER NOT NULL, output INTEGER NOT NULL, reasoning INTEGER NOT NULL,
+        audio_output INTEGER NOT NULL, cost_micros INTEGER NOT NULL, hold_tokens INTEGER NOT NULL,
+        hold_micros INTEGER NOT NULL, total_us INTEGER NOT NULL,
+        PRIMARY KEY (hour, label)
+    ) WITHOUT ROWID""",
+    """CREATE VIEW calls AS SELECT
+        entries.id, ts, "key", key_name, tenant, team, user, client, method, endpoint, path, model, alias,
+        backend, target, stream, status, outcome, code, tries, input, cached_input, cache_write, audio_input,
+        output, reasoning, audio_output, usage_source, cost_micros, hold_tokens, hold_micros, queue_us,
+        connect_us, first_byte_us, first_token_us, total_us, overhead_us, revision, worker, session, tags,
+        trace, reasons
+        FROM entries JOIN labels ON labels.id = entries.label""",
+    """CREATE TABLE offsets (source TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE keys (
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, digest BLOB NOT NULL UNIQUE,
+        tenant TEXT NOT NULL, team TEXT NOT NULL, user TEXT NOT NULL, roles TEXT NOT NULL,
+        models TEXT NOT NULL, endpoints TEXT NOT NULL, tags TEXT NOT NULL, expires REAL,
+        revoked INTEGER NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX keys_name ON keys (name) WHERE NOT revoked",
+    "PRAGMA user_version = 1",
+)
+
+MIGRATIONS = (_FIRST,)  # each takes the file one version further, and says so itself
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the file to the newest version, all or nothing. Raises `LedgerError` for one from the future."""
+    if _version(db) == len(MIGRATIONS):
+        return
+    db.execute("BEGIN EXCLUSIVE")
+    try:
+        version = _version(db)  # another process may have been faster
+        if version > len(MIGRATIONS):
+            raise LedgerError(
+                f"it was written by a newer version of penstock (ledger version {version}, this one knows"
+                f" {len(MIGRATIONS)}): use that version again, or another data_dir"
+            )
+        for migration in MIGRATIONS[version:]:
+            for statement in migration:
+                db.execute(statement)
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return int(version)
