@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Path = tuple[str | int, ...]
 
@@ -42,6 +43,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean "…"?`, or "" when nothing is close."""
     near = guess(word, known)
     return f"; did you mean {quote(near)}?" if near else ""
+
+
+class Place(NamedTuple):
+    """A line and a column in characters, both from 1."""
+
+    line: int
+    column: int
 
 
 @dataclass(slots=True, frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from gateway.settings.faults import Path
+from gateway.settings.faults import Path, Place
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
@@ -29,16 +29,7 @@ _STRINGS = tuple(
 )
 
 
-@dataclass(slots=True, frozen=True)
-class Place:
-    """A line and a column in characters, both from 1."""
-
-    line: int
-    column: int
-
-
-@dataclass(slots=True, frozen=True)
-class Twice:
+class Twice(NamedTuple):
     """A key that is set a second time."""
 
     path: Path

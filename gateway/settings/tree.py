@@ -7,10 +7,12 @@ import tomllib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.settings.faults import ConfigError, Fault, Path, show_path
-from gateway.settings.locate import Place, Places
+from gateway.settings.faults import ConfigError, Fault, Path, Place, show_path
+
+if TYPE_CHECKING:
+    from gateway.settings.locate import Places
 
 LARGEST = 4 << 20  # bytes of one file
 
@@ -29,6 +31,8 @@ class Source:
     @cached_property
     def places(self) -> Places:
         """Scanned on first use: only faults and warnings need it."""
+        from gateway.settings.locate import Places
+
         return Places(self.text)
 
 
@@ -92,8 +96,8 @@ def parse(file: FilePath, shown: str) -> Node:
         source.text = data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
-        place = Places(before).place(len(before))
-        raise _refused(source, place, "is not UTF-8 text here") from None
+        source.text = before
+        raise _refused(source, source.places.place(len(before)), "is not UTF-8 text here") from None
     try:
         return grow(tomllib.loads(source.text), source)
     except tomllib.TOMLDecodeError as error:

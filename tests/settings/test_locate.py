@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.settings.faults import Path
-from gateway.settings.locate import Place, Places
+from gateway.settings.faults import Path, Place
+from gateway.settings.locate import Places
 
 DOCUMENT = """\
 title = "x"                      # a comment with [brackets] and = signs
