@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 from gateway.core.call import Call, Headers
 from gateway.core.codec import JSONError, loads
+from gateway.core.errors import UpstreamError
 from gateway.core.stream import last_usage
 from gateway.core.tokens import estimate
 from gateway.core.usage import ESTIMATED, Usage, from_openai
+from gateway.net.decode import Decoder, decodable
 
 _GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
 _PARSED = 32 * 1024  # bytes: a longer body is first looked at from its end
@@ -56,7 +57,7 @@ def _fate(name: bytes) -> bytes:
 def measure(call: Call, body: bytes, encoding: bytes | None) -> None:
     """Find the usage in a whole JSON answer, or estimate it where the provider states none."""
     if encoding is not None:
-        body = decoded(body, encoding)
+        body = _plain(body, encoding)
     usage = last_usage(body) if len(body) > _PARSED else None
     document = None
     if usage is None:
@@ -75,14 +76,12 @@ def measure(call: Call, body: bytes, encoding: bytes | None) -> None:
         call.memo["text"] = text
 
 
-def decoded(body: bytes, encoding: bytes) -> bytes:
-    """A gzip or deflate body in plain, b"" for anything else; never more than some MiB."""
-    wbits = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15, b"identity": 0}.get(encoding.lower())
-    if not wbits:
-        return body if wbits == 0 else b""
+def _plain(body: bytes, encoding: bytes) -> bytes:
+    """A coded body decoded to be looked at, b"" where that can't be done."""
+    name = encoding.decode("latin-1")
     try:
-        return zlib.decompressobj(wbits).decompress(body, _MOST)
-    except zlib.error:
+        return Decoder(name, _MOST).feed(body) if decodable(name) else b""
+    except UpstreamError:
         return b""
 
 

@@ -25,6 +25,7 @@ from gateway.net.port import Exchange
 from gateway.settings.schema import BackendSettings
 
 WHOLE = 1 << 20  # bytes: a longer answer is not held but streams through
+SMALL = 64 * 1024  # what is not JSON is held only when it is as short as this
 LISTED = 60.0  # seconds a list of models is good for
 UNLISTED = 5.0  # and its absence
 PATIENCE = 5.0  # seconds for a list of models
@@ -156,16 +157,18 @@ class HttpBackend:
         if kind.startswith(b"text/event-stream"):
             tap: Tap = self._tap(call, hide)
             if encoding in (b"gzip", b"x-gzip", b"deflate"):
-                tap = InflatingTap(self._tap(call, hide), encoding)
+                tap = InflatingTap(self._tap(call, hide), encoding.decode())
                 headers = [(name, value) for name, value in headers if name != b"content-encoding"]
             # What is fetched again was paid for when it was made: nobody looks for its usage.
             bought = call.method == "POST"
             return Reply(status, headers, source=exchange, event_stream=True, tap=tap if bought else None)
+        document = kind == b"application/json" or kind.startswith(b"application/json;")
+        if not (document or exchange.done_at or (exchange.length or WHOLE) <= SMALL):
+            return Reply(status, headers, source=exchange)
         body = await exchange.collect(WHOLE)
         if body is None:
-            tail = TailTap() if b"json" in kind and _makes(call) else None
-            return Reply(status, headers, source=exchange, tap=tail)
-        if status < 400 and b"json" in kind and _makes(call):
+            return Reply(status, headers, source=exchange, tap=TailTap() if _makes(call) else None)
+        if document and status < 400 and _makes(call):
             measure(call, body, encoding)
         for secret in self._secrets:
             if secret in body:
@@ -218,7 +221,7 @@ def _described(exchange: Exchange) -> tuple[bytes, bytes | None, bytes | None]:
     kind, encoding, retry_after = b"", None, None
     for name, value in exchange.headers:
         if name == b"content-type":
-            kind = value
+            kind = value.lower()
         elif name == b"content-encoding":
             encoding = value.lower()
         elif name == b"retry-after":

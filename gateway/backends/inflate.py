@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
-
-from gateway.core.errors import UpstreamError
 from gateway.core.stream import StreamTap
 from gateway.core.usage import Usage
+from gateway.net.decode import Decoder
 
-_MOST = 1 << 20  # bytes that one piece may become: more than that is no text stream but an attack
+_MOST = 64 << 20  # bytes a stream may have in all: more than that is no text but an attack
 
 
 class InflatingTap:
     """Decodes gzip or deflate, so that the stream can be read and goes on in plain."""
 
-    def __init__(self, inner: StreamTap, encoding: bytes) -> None:
+    def __init__(self, inner: StreamTap, encoding: str) -> None:
         self.inner = inner
-        self._inflater = zlib.decompressobj(15 if encoding == b"deflate" else 31)
+        self._decoder = Decoder(encoding, _MOST)
 
     def feed(self, data: bytes) -> bytes:
         """Decode a piece. Raises `UpstreamError`."""
-        try:
-            plain = self._inflater.decompress(data, _MOST)
-        except zlib.error:
-            raise _broken("is not in the encoding it claims") from None
-        if self._inflater.unconsumed_tail:
-            raise _broken("grows beyond all measure when decoded")
+        plain = self._decoder.feed(data)
         return self.inner.feed(plain) if plain else b""
 
     def finish(self) -> bytes:
@@ -51,7 +44,3 @@ class InflatingTap:
     def text(self) -> bytes:
         """What was generated."""
         return self.inner.text
-
-
-def _broken(what: str) -> UpstreamError:
-    return UpstreamError(f"The answer's stream {what}.", code="upstream_protocol_error")

@@ -48,7 +48,7 @@ def chat_usage(document: Document, text: str) -> Document:
 def chat(document: Document, name: str, created: int) -> Document:
     """A chat completion."""
     text = answer(document)
-    message = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    message: Document = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return {
         "id": f"chatcmpl-{name}",

@@ -8,13 +8,10 @@ from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.errors import CallerError
-from gateway.core.keys import Keys
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.principal import ANYONE, Principal, digest
 from gateway.core.reply import Reply
-
-__all__ = ["Auth", "Keys"]
 
 _MAX_KEY = 512  # bytes; no key is longer, so a longer one need not be hashed
 _MAX_SEEN = 4096
