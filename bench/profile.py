@@ -2,6 +2,7 @@
 
     python -m bench.profile                    # Python functions, by their own time
     python -m bench.profile --native           # what the kernel and the C code take (perf)
+    python -m bench.profile --sample           # the same by sampling, where py-spy is installed
     python -m bench.profile --stream           # 100-chunk streams in place of whole replies
 
 The Python view runs the worker under cProfile: it names functions and counts calls, but makes
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,6 +44,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
     parser.add_argument("--native", action="store_true", help="sample with perf")
+    parser.add_argument("--sample", action="store_true", help="sample with py-spy")
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--size", type=int, default=700, help="bytes of the request body")
     parser.add_argument("--seconds", type=float, default=8.0)
@@ -79,6 +83,43 @@ def native(server: Server, given: argparse.Namespace, directory: Path) -> None:
         print(f"\n{title}\n" + "\n".join(lines[: given.lines]))
 
 
+def sampled(server: Server, given: argparse.Namespace, directory: Path) -> None:
+    """Sample one process with py-spy while the load runs; print lines and functions by their own time."""
+    pid = server.pid if given.supervisor else workers_of(server)[0]
+    stacks = directory / "stacks.txt"
+    drive(server, given, 2)
+    command = ["py-spy", "record", "--native", "-r", "500", "-d", f"{given.seconds:.0f}", "-f", "raw"]
+    with subprocess.Popen(
+        [*command, "-p", str(pid), "-o", str(stacks)], stdout=subprocess.DEVNULL
+    ) as recorder:
+        result = drive(server, given, given.seconds + 1)
+        recorder.wait()
+    print(f"{result.requests} requests, {result.rate:.0f} a second")
+    for title, counts in tallies(stacks.read_text()).items():
+        total = sum(counts.values()) if title.startswith("Own") else counts.most_common(1)[0][1]
+        print(f"\n{title}")
+        for name, samples in counts.most_common(given.lines):
+            print(f"  {samples / total:6.1%}  {name}")
+
+
+def tallies(stacks: str) -> dict[str, Counter[str]]:
+    """Samples by function, from py-spy's raw form: "frame;frame;frame number" on each line."""
+    own, function, whole = Counter[str](), Counter[str](), Counter[str]()
+    for line in stacks.splitlines():
+        stack, _, number = line.rpartition(" ")
+        frames = stack.split(";")
+        python = [re.sub(r":\d+\)$", ")", frame) for frame in frames if ".py:" in frame]
+        own[frames[-1]] += int(number)
+        function[python[-1] if python else "no Python"] += int(number)
+        for frame in set(python):
+            whole[frame] += int(number)
+    return {
+        "Own time of Python functions, with the C code they call": function,
+        "Own time of lines and C functions": own,
+        "Python functions with all that they call": whole,
+    }
+
+
 def python_view(directory: Path, given: argparse.Namespace) -> None:
     """Print the profile of the process that did most of the forwarding."""
     import pstats
@@ -108,13 +149,15 @@ def main() -> None:
         stack.enter_context(provider)
         if given.native:
             flags = {"PYTHONPERFSUPPORT": "1"}
+        elif given.sample:
+            flags = {}
         else:
             (directory / "sitecustomize.py").write_text(_SITE)
             flags = {"BENCH_PROFILES": str(directory), "BENCH_PATH": str(directory)}
         os.environ |= flags
         server = stack.enter_context(gateway(directory, SERVER_CORE, provider.port, python=given.python))
-        if given.native:
-            native(server, given, directory)
+        if given.native or given.sample:
+            (native if given.native else sampled)(server, given, directory)
             return
         result = drive(server, given, given.seconds)
         print(f"{result.requests} requests, {result.rate:.0f} a second, under the profiler")
