@@ -14,7 +14,6 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from gateway import registry
-from gateway.core.cost import PriceList
+from gateway.compose import Composer, retire
 from gateway.core.keys import Keys
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend
@@ -35,60 +34,12 @@ from gateway.link.leases import LeaseClient
 from gateway.live import Live
 from gateway.observe.log import setup
 from gateway.pipeline import Pipeline
-from gateway.settings.schema import BackendSettings, Server, Settings
+from gateway.settings.schema import Server, Settings
 
 log = logging.getLogger("penstock.worker")
 
 _GRACE = 5.0  # seconds that connections have for their last bytes once the drain time is over
 _REPORT = 1.0  # seconds between two reports
-
-
-class Composer:
-    """Makes a pipeline of each revision; a backend whose settings did not change is carried over."""
-
-    def __init__(self, parts: Callable[..., Parts]) -> None:
-        self._parts = parts
-        self._backends: dict[str, tuple[BackendSettings, Backend]] = {}
-
-    async def compose(self, settings: Settings) -> tuple[Pipeline, list[Backend]]:
-        """A revision's pipeline, opened, and the backends to close when the calls of the last one are over.
-
-        Raises what a stage or a backend raises: then nothing has changed.
-        """
-        old, fresh = self._backends, self._choose(settings)
-        for name, chosen in fresh.items():
-            if chosen is not old.get(name):
-                await chosen[1].open()
-        parts = self._parts(
-            revision=settings.revision,
-            backends={name: backend for name, (_, backend) in fresh.items()},
-            models=settings.models,
-            limits=settings.limits,
-            prices=PriceList(settings.prices),
-            auth_mode=settings.auth.mode,
-        )
-        pipeline = Pipeline(registry.stages(settings, parts), settings.revision)
-        await pipeline.open()
-        self._backends = fresh
-        return pipeline, [chosen[1] for name, chosen in old.items() if fresh.get(name) is not chosen]
-
-    def _choose(self, settings: Settings) -> dict[str, tuple[BackendSettings, Backend]]:
-        fresh = {}
-        for name, wanted in settings.backends.items():
-            kept = self._backends.get(name)
-            fresh[name] = kept if kept and kept[0] == wanted else (wanted, registry.backend(wanted))
-        return fresh
-
-    @property
-    def backends(self) -> list[Backend]:
-        """Those of the last revision."""
-        return [backend for _, backend in self._backends.values()]
-
-
-async def retire(pipeline: Pipeline, backends: list[Backend]) -> None:
-    """Close a pipeline whose calls are over, and the backends that went with it."""
-    await pipeline.close()
-    await asyncio.gather(*(backend.close() for backend in backends))
 
 
 def admit(door: Door, live: Live, server: Server) -> None:
@@ -129,7 +80,7 @@ class Worker:
         self._revisions: asyncio.Queue[Settings] = asyncio.Queue()
         self._link: ends.End | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        self._composer = Composer(self._parts)
+        self._composer = Composer(self._parts, registry.backend, registry.stages)
 
     def _parts(self, **revised: Any) -> Parts:
         same: dict[str, Any] = {

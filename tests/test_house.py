@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(("net", "settings", "observe"), 2),
     **dict.fromkeys(("backends", "stages", "stores", "local", "rollout", "evals"), 3),
     **dict.fromkeys(("pipeline", "live", "link"), 4),
-    **dict.fromkeys(("front", "control", "registry"), 5),
+    **dict.fromkeys(("front", "control", "registry", "compose"), 5),
     **dict.fromkeys(("supervisor", "worker", "engine"), 6),
     **dict.fromkeys(("cli", "commands", "__main__"), 7),
 }

@@ -34,7 +34,7 @@ from gateway.settings.schema import Bounds
 __all__ = ["app", "build"]
 
 _RESERVE = 256 * 1024  # bodies above this count against the memory bound
-_SOLO = "gateway.worker:solo"  # the composition root for one process, above this floor
+_SOLO = "gateway.supervisor.solo:solo"  # the composition root for one process, above this floor
 
 
 def build(live: Live, bounds: Bounds, intake: Intake | None = None) -> ASGIApp:

@@ -23,6 +23,7 @@ class Admin(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 date_header=False,
                 server_header=False,

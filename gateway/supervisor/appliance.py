@@ -214,8 +214,7 @@ class Appliance:
             await self._adopt(settings)
             await self._send_keys()
             log.info("revision %s serves from now on", settings.revision)
-        if self._revisions.fault:
-            self._report.metrics.revision(self._revisions.current.revision, False)
+        self._report.metrics.revision(self._revisions.current.revision, not self._revisions.fault)
 
     async def _adopt(self, settings: Settings) -> None:
         """Hand a revision to everyone: limits first, so that they know what the workers will ask about."""
@@ -227,7 +226,6 @@ class Appliance:
         await self._limits.replace_rules(settings.limits)
         self._workers.greet(protocol.revision(settings))
         self._workers.resize(settings.server.workers, settings.server.bounds.drain)
-        self._report.metrics.revision(settings.revision, True)
 
     async def _fall_back(self) -> None:
         why, self._unfit = self._unfit, ""

@@ -123,8 +123,10 @@ class Books:
             while any(reader.pending() for reader in self._readers.values()):
                 batch = await self.do(self._post)
                 self._note(batch)
-                if not batch[0]:
-                    break  # what is pending is a torn tail
+                # Less than a full batch was all there was (or a torn tail). What has come since
+                # waits for the next look: many small transactions cost several times as much.
+                if len(batch[0]) < _BATCH:
+                    break
             for source in list(self._ended):
                 await self._finish(source)
         except Exception as error:

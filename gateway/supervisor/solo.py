@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from gateway import registry
+from gateway.compose import Composer, retire
 from gateway.core.keys import Keys
 from gateway.core.parts import Parts
 from gateway.link import lock
@@ -29,7 +31,6 @@ from gateway.supervisor.books import Books
 from gateway.supervisor.counting import Counting
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.main import data_dir
-from gateway.worker import Composer, retire
 
 _TICK = 0.1  # seconds between two looks at limits, keys and the journal's next segment
 
@@ -79,7 +80,7 @@ class Solo:
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
         self._leases = LeaseClient(self._asked, counts=self._counts, prompt=True)
-        self._composer = Composer(self._parts)
+        self._composer = Composer(self._parts, registry.backend, registry.stages)
         self._live: Live | None = None
         self._chore: asyncio.Task[None] | None = None
 

@@ -133,7 +133,7 @@ class Gateway(Running):
 
     def rows(self, where: str = "1", *values: object) -> list[dict[str, Any]]:
         """Ledger rows, read from the file as any tool would."""
-        path = next((self.directory / "data").glob("ledger*"), None)
+        path = next((self.directory / "data").glob("ledger.sqlite"), None)
         if path is None:
             return []
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:

@@ -1,0 +1,78 @@
+"""From a revision's settings to its pipeline; what did not change is carried over from the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from gateway.core.cost import PriceList
+from gateway.core.parts import Parts
+from gateway.core.ports import Backend, Stage
+from gateway.pipeline import Pipeline
+from gateway.settings.schema import BackendSettings, Settings
+
+
+class Composer:
+    """Makes a pipeline of each revision. A backend whose settings did not change keeps its connections.
+
+    `parts` makes the stages' tools from what a revision brings, `backend` and `stages` are the
+    registry's.
+    """
+
+    def __init__(
+        self,
+        parts: Callable[..., Parts],
+        backend: Callable[[BackendSettings], Backend],
+        stages: Callable[[Settings, Parts], Sequence[Stage]],
+    ) -> None:
+        self._parts = parts
+        self._backend = backend
+        self._stages = stages
+        self._backends: dict[str, tuple[BackendSettings, Backend]] = {}
+
+    async def compose(self, settings: Settings) -> tuple[Pipeline, list[Backend]]:
+        """A revision's pipeline, opened, and the backends to close when the calls of the last one are over.
+
+        Raises what a stage or a backend raises: then nothing has changed.
+        """
+        old, fresh = self._backends, self._choose(settings)
+        added = [chosen[1] for name, chosen in fresh.items() if chosen is not old.get(name)]
+        try:
+            for backend in added:
+                await backend.open()
+            pipeline = self._pipeline(settings, {name: backend for name, (_, backend) in fresh.items()})
+            await pipeline.open()
+        except BaseException:
+            await asyncio.gather(*(backend.close() for backend in added))
+            raise
+        self._backends = fresh
+        return pipeline, [chosen[1] for name, chosen in old.items() if fresh.get(name) is not chosen]
+
+    def _choose(self, settings: Settings) -> dict[str, tuple[BackendSettings, Backend]]:
+        fresh = {}
+        for name, wanted in settings.backends.items():
+            kept = self._backends.get(name)
+            fresh[name] = kept if kept and kept[0] == wanted else (wanted, self._backend(wanted))
+        return fresh
+
+    def _pipeline(self, settings: Settings, backends: dict[str, Backend]) -> Pipeline:
+        parts = self._parts(
+            revision=settings.revision,
+            backends=backends,
+            models=settings.models,
+            limits=settings.limits,
+            prices=PriceList(settings.prices),
+            auth_mode=settings.auth.mode,
+        )
+        return Pipeline(self._stages(settings, parts), settings.revision)
+
+    @property
+    def backends(self) -> list[Backend]:
+        """Those of the last revision."""
+        return [backend for _, backend in self._backends.values()]
+
+
+async def retire(pipeline: Pipeline, backends: Sequence[Backend]) -> None:
+    """Close a pipeline whose calls are over, and the backends that went with it."""
+    await pipeline.close()
+    await asyncio.gather(*(backend.close() for backend in backends))
