@@ -149,14 +149,14 @@ class HttpBackend:
     # -- the answer
 
     async def _reply(self, call: Call, exchange: Exchange, credential: Credential, hide: bool) -> Reply:
-        status = exchange.status
-        kind, encoding, retry_after = _described(exchange)
+        status, said = exchange.status, dict(exchange.headers)
+        kind, encoding = said.get(b"content-type", b"").lower(), said.get(b"content-encoding")
         if status in (401, 403, 429):
-            self._keyring.refused(credential, status, retry_after)
+            self._keyring.refused(credential, status, said.get(b"retry-after"))
         headers = passed_on(exchange.headers)
         if kind.startswith(b"text/event-stream"):
             tap: Tap = self._tap(call, hide)
-            if encoding in (b"gzip", b"x-gzip", b"deflate"):
+            if encoding is not None and encoding.lower() in (b"gzip", b"x-gzip", b"deflate"):
                 tap = InflatingTap(self._tap(call, hide), encoding.decode())
                 headers = [(name, value) for name, value in headers if name != b"content-encoding"]
             # What is fetched again was paid for when it was made: nobody looks for its usage.
@@ -214,19 +214,6 @@ class HttpBackend:
 def _makes(call: Call) -> bool:
     """Whether the call has something made: reading or cancelling what was made before costs nothing."""
     return call.method == "POST" and (call.path[1:] == call.endpoint or call.endpoint == "other")
-
-
-def _described(exchange: Exchange) -> tuple[bytes, bytes | None, bytes | None]:
-    """Content type, content encoding and retry-after of an answer."""
-    kind, encoding, retry_after = b"", None, None
-    for name, value in exchange.headers:
-        if name == b"content-type":
-            kind = value.lower()
-        elif name == b"content-encoding":
-            encoding = value.lower()
-        elif name == b"retry-after":
-            retry_after = value
-    return kind, encoding, retry_after
 
 
 def _pattern(names: Any) -> re.Pattern[bytes] | None:

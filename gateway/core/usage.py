@@ -68,25 +68,27 @@ def from_openai(raw: Any) -> Usage | None:
     """
     if not isinstance(raw, dict):
         return None
-    prompt = raw.get("prompt_tokens", raw.get("input_tokens"))
-    completion = raw.get("completion_tokens", raw.get("output_tokens", 0))
+    prompt = raw.get("prompt_tokens")
+    if prompt is None:
+        prompt = raw.get("input_tokens")
+    completion = raw.get("completion_tokens")
+    if completion is None:
+        completion = raw.get("output_tokens", 0)
     if type(prompt) is not int:
         return None
-    inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details") or {}
-    outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details") or {}
-    inside = inside if isinstance(inside, dict) else {}
-    outside = outside if isinstance(outside, dict) else {}
     prompt, completion = _count(prompt), _count(completion)
-    cached = min(_count(inside.get("cached_tokens")), prompt)
-    heard = min(_count(inside.get("audio_tokens")), prompt - cached)
-    thought = min(_count(outside.get("reasoning_tokens")), completion)
-    spoken = min(_count(outside.get("audio_tokens")), completion - thought)
-    return Usage(
-        input=prompt - cached - heard,
-        cached_input=cached,
-        audio_input=heard,
-        output=completion - thought - spoken,
-        reasoning=thought,
-        audio_output=spoken,
-        source=PROVIDER,
-    )
+    cached = heard = thought = spoken = 0
+    inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
+    if inside and isinstance(inside, dict):
+        if told := inside.get("cached_tokens"):
+            cached = min(_count(told), prompt)
+        if told := inside.get("audio_tokens"):
+            heard = min(_count(told), prompt - cached)
+    outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details")
+    if outside and isinstance(outside, dict):
+        if told := outside.get("reasoning_tokens"):
+            thought = min(_count(told), completion)
+        if told := outside.get("audio_tokens"):
+            spoken = min(_count(told), completion - thought)
+    input, output = prompt - cached - heard, completion - thought - spoken
+    return Usage(input, cached, 0, heard, output, thought, spoken, PROVIDER)

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.core.call import Call
-from gateway.core.cost import Price
+from gateway.core.cost import SCALE, Price
 from gateway.core.errors import PolicyError
 from gateway.core.limit import UNITS, Bucket, Denial, Hold, LimitRule, Standing, scope_value
 from gateway.core.parts import Parts
@@ -20,6 +20,7 @@ from gateway.core.usage import UNKNOWN
 DEFAULT_OUTPUT = 1024  # tokens reserved for an answer whose length the caller does not bound
 
 _REQUESTS, _TOKENS, _USD, _CONCURRENT = range(len(UNITS))
+_WHAT = (b"limit", b"remaining", b"reset")
 _CODES = (
     "policy_rate_limited",
     "policy_rate_limited",
@@ -32,15 +33,49 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 class _Compiled:
-    """The rules that hold for one principal, model and backend: their buckets, and what money they need."""
+    """The rules that hold for one principal, model and backend: their buckets, and what money they need.
 
-    __slots__ = ("buckets", "price", "requests", "tokens")
+    `dearest` is the highest price of input and output tokens (`Price.rates`) and the price of a call.
+    """
+
+    __slots__ = ("buckets", "dearest", "priced", "requests", "tokens")
 
     def __init__(self, buckets: list[Bucket], price: Price | None) -> None:
         self.buckets = tuple((bucket, UNITS.index(bucket.rule.unit)) for bucket in buckets)
-        self.requests = tuple(bucket for bucket, unit in self.buckets if unit == _REQUESTS)
-        self.tokens = tuple(bucket for bucket, unit in self.buckets if unit == _TOKENS)
-        self.price = price
+        self.requests = tuple(_Shown(bucket) for bucket, unit in self.buckets if unit == _REQUESTS)
+        self.tokens = tuple(_Shown(bucket) for bucket, unit in self.buckets if unit == _TOKENS)
+        self.priced = price is not None
+        self.dearest = (0, 0, 0)
+        if price is not None:
+            self.dearest = max(price.rates[:4]), max(price.rates[4:]), price.request
+
+    def ceiling(self, prompt: int, output: int) -> int:
+        """The most that so many tokens can cost, in micro-dollars, rounded up (`Price.ceiling`)."""
+        dearest_in, dearest_out, request = self.dearest
+        return request - (-(prompt * dearest_in + output * dearest_out) // SCALE)
+
+
+class _Shown:
+    """A bucket as `x-ratelimit-*` headers: what never changes of them is made once."""
+
+    __slots__ = ("bucket", "limit", "names", "reset")
+
+    def __init__(self, bucket: Bucket) -> None:
+        rule = bucket.rule
+        names = [b"x-ratelimit-%b-%b" % (what, rule.unit.encode()) for what in _WHAT]
+        self.bucket = bucket
+        self.names = names
+        self.limit = (names[0], b"%d" % rule.amount)
+        self.reset = {at: (names[2], _seconds(at)) for at in (0.0, rule.seconds)}
+
+    def headers(self, standing: Standing) -> tuple[tuple[bytes, bytes], ...]:
+        """Limit, what is left of it, and when it is whole again."""
+        reset = self.reset.get(standing.reset) or (self.names[2], _seconds(standing.reset))
+        return self.limit, (self.names[1], b"%d" % standing.remaining), reset
+
+
+def _seconds(time: float) -> bytes:
+    return b"%ds" % -int(-time // 1)
 
 
 class Limits(Stage):
@@ -61,7 +96,7 @@ class Limits(Stage):
         principal = call.principal
         assert principal is not None and call.plan is not None, "auth and route come first"
         compiled = self._compiled(principal, call)
-        tokens, micros = _claim(call, compiled.price)
+        tokens, micros = _claim(call, compiled)
         if not compiled.buckets:
             call.hold = Hold(tokens, micros)
             return None
@@ -118,7 +153,7 @@ class Limits(Stage):
             if len(known) >= _MAX_COMPILED:
                 known.clear()
             compiled = known[model, target.backend] = self._compile(principal, call, model)
-        if compiled.price is None and model:
+        if not compiled.priced and model:
             call.reasons["price"] = "unknown"
         return compiled
 
@@ -140,45 +175,37 @@ class Limits(Stage):
     # -- x-ratelimit-*
 
     def _headers(self, compiled: _Compiled) -> list[tuple[bytes, bytes]]:
-        """Limit, what is left and when it is whole again, of the tightest bucket of each kind."""
+        """Those of the tightest bucket of each kind."""
         found: list[tuple[bytes, bytes]] = []
-        for buckets, names in ((compiled.requests, _REQUEST_NAMES), (compiled.tokens, _TOKEN_NAMES)):
-            if buckets:
-                standing = self._tightest(buckets)
-                if standing is not None:
-                    found.append((names[0], b"%d" % standing.limit))
-                    found.append((names[1], b"%d" % standing.remaining))
-                    found.append((names[2], b"%ds" % -int(-standing.reset // 1)))
+        for all_shown in (compiled.requests, compiled.tokens):
+            tightest: Standing | None = None
+            for shown in all_shown:
+                standing = self._leases.standing(shown.bucket)
+                if standing and (tightest is None or standing.remaining < tightest.remaining):
+                    tightest, chosen = standing, shown
+            if tightest is not None:
+                found += chosen.headers(tightest)
         return found
 
-    def _tightest(self, buckets: tuple[Bucket, ...]) -> Standing | None:
-        if len(buckets) == 1:
-            return self._leases.standing(buckets[0])
-        standings = [s for s in map(self._leases.standing, buckets) if s is not None]
-        return min(standings, key=lambda s: s.remaining, default=None)
 
-
-_REQUEST_NAMES = tuple(b"x-ratelimit-%b-requests" % kind for kind in (b"limit", b"remaining", b"reset"))
-_TOKEN_NAMES = tuple(b"x-ratelimit-%b-tokens" % kind for kind in (b"limit", b"remaining", b"reset"))
-
-
-def _claim(call: Call, price: Price | None) -> tuple[int, int]:
+def _claim(call: Call, compiled: _Compiled) -> tuple[int, int]:
     """What to reserve: tokens, and the most they can cost in micro-dollars."""
     document = call.document
     if document is None or not call.model:
         return 0, 0
     prompt = estimate(call.body)
     output = _output(document) if call.endpoint in _GENERATING else 0
-    return prompt + output, price.ceiling(prompt, output) if price is not None else 0
+    return prompt + output, compiled.ceiling(prompt, output)
 
 
 def _output(document: dict[str, Any]) -> int:
     """The longest answer the caller allows, times the number of answers."""
     most = 0
     for name in _BOUNDS:
-        given = document.get(name)
-        if type(given) is int and given > most:
-            most = given
+        if name in document:
+            given = document[name]
+            if type(given) is int and given > most:
+                most = given
     answers = document.get("n")
     times = answers if type(answers) is int and answers > 1 else 1
     return min(most or DEFAULT_OUTPUT, 1 << 31) * min(times, 128)
