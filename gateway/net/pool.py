@@ -59,9 +59,9 @@ class Pool:
         self._idle: list[Connection] = []
         self._active: set[Connection] = set()
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
-        self._open = 0  # connections open or being opened
         self._timer: asyncio.TimerHandle | None = None
-        self._ticking = False  # the timer is set to look at active exchanges
+        self.open = 0  # connections open or being opened
+        self.ticking = False  # the timer is set to look at active exchanges
         self._closed = False
 
     @property
@@ -81,7 +81,7 @@ class Pool:
                 connect_time = monotonic() - begun
             exchange = PooledExchange(connection, started, connect_time)
             self._active.add(connection)
-            if not self._ticking:
+            if not self.ticking:
                 self._rearm()
             connection.ask(exchange, outbound)
             await exchange.wait(0)
@@ -134,8 +134,8 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._ticking = bool(self._active)
-        if self._ticking:
+        self.ticking = bool(self._active)
+        if self.ticking:
             delay = self._grain
         elif self._idle:
             delay = max(self._grain, min(c.expires for c in self._idle) - monotonic())
@@ -169,14 +169,14 @@ class Pool:
         code, what = OVERLOADED, f"all of its {self._limit} connections are taken"
         try:
             async with asyncio.timeout(self._timeout.connect):
-                while self._open >= self._limit:
+                while self.open >= self._limit:
                     handed = await self._turn()
                     if handed is None:
                         break  # a place, already counted
                     if not handed.gone:
                         return handed
                 else:
-                    self._open += 1
+                    self.open += 1
                 code, what = CONNECT_TIMEOUT, f"no connection within {self._timeout.connect:g} s"
                 return await self._dial()
         except TimeoutError:
@@ -214,7 +214,7 @@ class Pool:
 
     def _vacate(self) -> None:
         if not self._serve(None):
-            self._open -= 1
+            self.open -= 1
 
     async def _dial(self) -> Connection:
         """Connect in a place that has been counted; the place is given up when it fails."""
@@ -243,6 +243,8 @@ def _explained(error: OSError | UnicodeError, name: str) -> UpstreamError:
         return failure(TLS_FAILED, name, f"its certificate is not good: {error.verify_message}", sent=False)
     if isinstance(error, ssl.SSLError):
         return failure(TLS_FAILED, name, f"no TLS with it: {error.reason}", sent=False)
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError):
+        return failure(TLS_FAILED, name, "it broke off the TLS handshake", sent=False)
     if isinstance(error, socket.gaierror):
         return failure(CONNECT_FAILED, name, "its host name has no address", sent=False)
     what = getattr(error, "strerror", None) or type(error).__name__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from gateway.net.failure import FIRST_BYTE_TIMEOUT, TOTAL_TIMEOUT, failure
+from gateway.net.failure import CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, TOTAL_TIMEOUT, failure
 from gateway.net.pool import KEEP
 from gateway.net.streamed import StreamedExchange
 from gateway.net.translated import translated
@@ -49,11 +49,12 @@ class Proxied:
         """See `net.port.Transport`."""
         exchange = StreamedExchange(self, monotonic())
         self.under_way.add(exchange)
+        watch = _Watch(self, exchange)
         try:
-            async with asyncio.timeout(self.timeout.total) as clock:
-                request = self._request(outbound, _Watch(self, exchange, clock))
-                exchange.begin(await self._way.handle_async_request(request))
+            async with asyncio.timeout(self.timeout.total) as watch.clock:
+                exchange.begin(await self._way.handle_async_request(self._request(outbound, watch)))
         except BaseException as error:
+            watch.abandon()
             exchange.close()
             self.ended(exchange)
             if isinstance(error, TimeoutError):
@@ -92,9 +93,12 @@ class Proxied:
         return None
 
     def _late(self, exchange: StreamedExchange) -> Exception:
-        now, timeout = monotonic(), self.timeout
-        if now - exchange.started >= timeout.total or not exchange.sent_at:
+        timeout = self.timeout
+        if monotonic() - exchange.started >= timeout.total:
             return failure(TOTAL_TIMEOUT, self.name, f"not done within {timeout.total:g} s in all")
+        if not exchange.sent_at:
+            what = f"no connection within {timeout.connect:g} s"
+            return failure(CONNECT_TIMEOUT, self.name, what, sent=False)
         return failure(FIRST_BYTE_TIMEOUT, self.name, f"no answer within {timeout.first:g} s")
 
     def _request(self, outbound: Outbound, watch: _Watch) -> httpx.Request:
@@ -113,24 +117,37 @@ class Proxied:
 class _Watch:
     """httpcore's trace hook: tells when connecting began and when the request was handed to the socket."""
 
-    def __init__(self, way: Proxied, exchange: StreamedExchange, clock: asyncio.Timeout) -> None:
+    def __init__(self, way: Proxied, exchange: StreamedExchange) -> None:
+        self.clock = asyncio.Timeout(None)
         self._way = way
         self._exchange = exchange
-        self._clock = clock
         self._began = 0.0
+        self._wire: Any = None  # the new TCP connection, until the request goes out on it
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         if event == "connection.connect_tcp.started":
             self._began = monotonic()
-        elif event.endswith(".send_request_headers.started"):
+            self._within(self._way.timeout.connect)  # a forward proxy's answer and TLS included
+        elif event == "connection.connect_tcp.complete":
+            self._wire = info["return_value"]
+        elif event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             self._sending(info)
 
+    def abandon(self) -> None:
+        """Close what httpcore forgets when it is cancelled in a TLS handshake."""
+        if self._wire is not None:
+            self._way.later(self._wire.aclose())
+
     def _sending(self, info: dict[str, Any]) -> None:
-        exchange, timeout = self._exchange, self._way.timeout
+        exchange, self._wire = self._exchange, None
         exchange.sent_at = monotonic()
         if self._began:
             exchange.connect_time = exchange.sent_at - self._began
-        if timeout.first < timeout.total - (exchange.sent_at - exchange.started):
-            self._clock.reschedule(asyncio.get_running_loop().time() + timeout.first)
+        self._within(self._way.timeout.first)
         if "stream_id" in info:
             exchange.stream = (self._way.connection_of(info["request"]), info["stream_id"], info["request"])
+
+    def _within(self, seconds: float) -> None:
+        """The next step must be done in so much time, and in what is left in all."""
+        left = self._way.timeout.total - (monotonic() - self._exchange.started)
+        self.clock.reschedule(asyncio.get_running_loop().time() + min(seconds, left))

@@ -184,7 +184,7 @@ def run(scenario: Coroutine[None, None, None]) -> None:
     before = open_files()
 
     async def guarded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             await scenario
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
