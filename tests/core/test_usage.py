@@ -1,0 +1,87 @@
+"""Usage: disjoint kinds whose sum is the provider's total, and nothing invented."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.usage import PROVIDER, Usage, from_openai
+
+counts = st.integers(min_value=0, max_value=10**9)
+junk = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.booleans())
+
+
+def test_chat_usage_is_split_into_disjoint_kinds() -> None:
+    usage = from_openai(
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 50,
+            "prompt_tokens_details": {"cached_tokens": 60, "audio_tokens": 10},
+            "completion_tokens_details": {"reasoning_tokens": 20, "audio_tokens": 5},
+        }
+    )
+    assert usage == Usage(30, 60, 0, 10, 25, 20, 5, PROVIDER)
+    assert (usage.input_total, usage.output_total, usage.total) == (100, 50, 150)
+
+
+def test_responses_usage_is_read_likewise() -> None:
+    usage = from_openai(
+        {
+            "input_tokens": 9,
+            "input_tokens_details": {"cached_tokens": 4},
+            "output_tokens": 7,
+            "output_tokens_details": {"reasoning_tokens": 7},
+            "total_tokens": 16,
+        }
+    )
+    assert usage == Usage(5, 4, 0, 0, 0, 7, 0, PROVIDER)
+
+
+def test_embeddings_have_no_completion() -> None:
+    assert from_openai({"prompt_tokens": 8, "total_tokens": 8}) == Usage(input=8, source=PROVIDER)
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 3, {}, {"prompt_tokens": None}, {"prompt_tokens": 1.5}])
+def test_what_is_no_usage_is_none(raw: Any) -> None:
+    assert from_openai(raw) is None
+
+
+def test_details_that_are_no_objects_are_ignored() -> None:
+    raw = {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "prompt_tokens_details": [1],
+        "completion_tokens_details": 4,
+    }
+    assert from_openai(raw) == Usage(input=3, output=2, source=PROVIDER)
+
+
+@given(counts, counts, counts, counts, counts, counts)
+def test_the_kinds_always_add_up_to_the_totals(
+    prompt: int, completion: int, cached: int, heard: int, thought: int, spoken: int
+) -> None:
+    usage = from_openai(
+        {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": heard},
+            "completion_tokens_details": {"reasoning_tokens": thought, "audio_tokens": spoken},
+        }
+    )
+    assert usage is not None
+    assert usage.input_total == prompt
+    assert usage.output_total == completion
+    assert min(usage.counts()) >= 0
+    assert sum(usage.counts()) == usage.total
+
+
+@given(st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens"]), junk), counts)
+def test_no_details_make_a_count_negative_or_raise(details: dict[str, Any], prompt: int) -> None:
+    raw = {"prompt_tokens": prompt, "completion_tokens": prompt}
+    usage = from_openai({**raw, "prompt_tokens_details": details, "completion_tokens_details": details})
+    assert usage is not None
+    assert min(usage.counts()) >= 0
+    assert usage.total == 2 * prompt
