@@ -28,7 +28,7 @@ STAGES = (
 BACKENDS = {
     "openai": "gateway.backends.openai:OpenAIBackend",
     "azure": "gateway.backends.azure:AzureBackend",
-    "echo": "gateway.backends.echo:EchoBackend",
+    "echo": "gateway.backends.echo.backend:EchoBackend",
 }
 
 

@@ -1,0 +1,1 @@
+"""Stages of your own, one file each; example.py is the template."""

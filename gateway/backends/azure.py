@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from gateway.backends.base import HttpBackend
+from gateway.backends.base.http import HttpBackend
 from gateway.core.call import Call
 from gateway.core.errors import CallerError
 from gateway.core.route import Target

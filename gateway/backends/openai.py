@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.backends.base import HttpBackend
+from gateway.backends.base.http import HttpBackend
 
 
 class OpenAIBackend(HttpBackend):

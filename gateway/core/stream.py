@@ -140,8 +140,7 @@ class StreamTap:
             self.usage = last_usage(frame) or self.usage
             self._keep(frame)
             return True
-        if frame.startswith(_BOM):
-            frame = frame[3:]
+        frame = frame.removeprefix(_BOM)
         self._keep(frame)
         return b'"usage"' not in frame or self._read(frame)
 
@@ -189,7 +188,7 @@ class StreamTap:
         if self.usage is None and self._written < MAX_TEXT:
             found = self.TEXTS[0].findall(raw)
             # Where each piece has text of the usual kind, there is none of another kind.
-            if len(found) < raw.count(b'"delta"'):
+            if not found or len(found) < raw.count(b'"delta"'):
                 for pattern in self.TEXTS[1:]:
                     found += pattern.findall(raw)
             if found:
@@ -236,7 +235,7 @@ class StreamTap:
 
     def _is_error(self, frame: bytes) -> bool:
         try:
-            document = loads(frame_data(frame))
+            document = loads(frame_data(frame.removeprefix(_BOM)))
         except JSONError:
             return False
         return isinstance(document, dict) and (bool(document.get("error")) or document.get("type") == "error")

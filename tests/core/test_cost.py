@@ -18,6 +18,10 @@ usd = st.decimals(min_value=0, max_value=1000, places=4).map(float)
 tokens = st.integers(min_value=0, max_value=10**7)
 
 
+def usage_of(counts: list[int]) -> Usage:
+    return Usage(**dict(zip(KINDS, counts, strict=True)))  # type: ignore[arg-type]
+
+
 def call_of(model: str, usage: Usage, target: Target) -> Call:
     call = Call("POST", "/chat/completions", "chat/completions", [], b"")
     call.model, call.usage, call.target = model, usage, target
@@ -47,12 +51,12 @@ def test_a_price_per_request_is_added_once() -> None:
 def test_the_cost_is_the_exact_one_rounded_half_up(rates: dict[str, float], counts: list[int]) -> None:
     price = Price.of(rates)
     exact = sum(Fraction(n * rate, 10**6) for n, rate in zip(counts, price.rates, strict=True))
-    assert price.micros(Usage(*counts)) == (exact + Fraction(1, 2)).__floor__()
+    assert price.micros(usage_of(counts)) == (exact + Fraction(1, 2)).__floor__()
 
 
 @given(st.dictionaries(st.sampled_from(KINDS), usd), st.lists(tokens, min_size=7, max_size=7))
 def test_no_usage_costs_more_than_the_ceiling(rates: dict[str, float], counts: list[int]) -> None:
-    price, usage = Price.of(rates), Usage(*counts)
+    price, usage = Price.of(rates), usage_of(counts)
     assert price.micros(usage) <= price.ceiling(usage.input_total, usage.output_total)
 
 

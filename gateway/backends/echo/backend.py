@@ -7,7 +7,7 @@ import time
 from typing import Any
 from urllib.parse import unquote
 
-from gateway.backends import shapes
+from gateway.backends.echo import shapes
 from gateway.core.call import Call
 from gateway.core.codec import dumps
 from gateway.core.errors import CallerError

@@ -8,10 +8,10 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.backends.answer import measure, passed_on
-from gateway.backends.body import renamed, with_usage
-from gateway.backends.inflate import InflatingTap
-from gateway.backends.keyring import Credential, Keyring
+from gateway.backends.base.answer import measure, passed_on
+from gateway.backends.base.body import renamed, with_usage
+from gateway.backends.base.inflate import InflatingTap
+from gateway.backends.base.keyring import Credential, Keyring
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import UpstreamError

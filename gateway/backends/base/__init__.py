@@ -1,0 +1,1 @@
+"""What all backends that are asked over HTTP share."""
