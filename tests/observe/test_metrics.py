@@ -133,7 +133,7 @@ def test_foreign_codes_outcomes_and_statuses_do_not_become_labels() -> None:
 
 def test_the_number_of_series_is_capped_and_what_was_folded_is_counted() -> None:
     metrics = Metrics()
-    for model in range(2_000):
+    for model in range(300):
         for backend in range(10):
             metrics.record({**CALL, "alias": f"m{model}", "backend": f"b{backend}", "first_token_us": 9})
     lines = [line for line in text(metrics).splitlines() if not line.startswith("#")]
@@ -141,9 +141,9 @@ def test_the_number_of_series_is_capped_and_what_was_folded_is_counted() -> None
     counted = sum(
         float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("penstock_requests_total")
     )
-    assert counted == 20_000
-    folded = value(metrics, "penstock_metrics_folded_total")
-    assert folded is not None and folded >= 18_000
+    assert counted == 3_000
+    (folded,) = [line for line in lines if line.startswith("penstock_metrics_folded_total")]
+    assert float(folded.rsplit(" ", 1)[1]) >= 1_000
 
 
 @given(st.dictionaries(st.sampled_from([name for name in LABELS if name != "status"]), st.text(max_size=20)))
