@@ -1,6 +1,7 @@
 """The worker's side of limits: takes from local leases, asks the authority when they run out.
 
-Messages (a bucket's name is "rule id|scope value"; `life` tells this process from one before it):
+Messages (a bucket's name is "rule id|scope value"; those to the authority have `at`, the epoch ms up to
+which they report what was used):
 
     to the authority    ask     asks: [[id, [[name, need, want, deposit, used, over]…]]…]   id 0: stock only
                         used    used: [[name, used, over]…]
@@ -54,7 +55,7 @@ class LeaseClient:
         self._clock = clock
         self._wall = wall
         self._later = later
-        self._stock = Stock(send, clock, later, prompt)
+        self._stock = Stock(send, clock, wall, later, prompt)
         self._touch = self._stock.touch
         self.counts = {} if counts is None else counts
         self._waiters: dict[int, Waiter] = {}

@@ -5,7 +5,6 @@ See link/leases.py for the messages.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,14 +25,15 @@ class Stock:
         self,
         send: Callable[[dict[str, Any]], None],
         clock: Callable[[], float],
+        wall: Callable[[], float],
         later: Later,
         prompt: bool,
     ) -> None:
         self._send = send
         self._clock = clock
+        self._wall = wall
         self._later = later
         self._prompt = prompt
-        self._life = secrets.token_hex(8)
         # All buckets somebody refers to; and those with a lease or something to report, kept alive.
         self._known: WeakValueDictionary[str, LeasedBucket] = WeakValueDictionary()
         self._live: dict[str, LeasedBucket] = {}
@@ -151,7 +151,7 @@ class Stock:
         return [bucket.name, units, used, over]
 
     def _post(self, message: dict[str, Any]) -> None:
-        message["life"] = self._life
+        message["at"] = int(self._wall() * 1000)
         self._send(message)
 
     def _soon(self) -> None:

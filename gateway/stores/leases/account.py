@@ -57,7 +57,9 @@ class Account:
         self.queue: deque[Ask] = deque()  # undecided, oldest first
         self.recalls: dict[int, float] = {}  # worker → when it was asked to hand back
         self.dry: dict[int, float] = {}  # worker → until when it has nothing unused
-        self.denied: dict[int, tuple[float, int]] = {}  # worker → until when it refuses so much
+        self.denied: dict[
+            int, tuple[float, int]
+        ] = {}  # worker → until when it refuses, and the `left` it knows
 
     @property
     def leased(self) -> int:

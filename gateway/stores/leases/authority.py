@@ -17,8 +17,9 @@ from gateway.stores.leases.outbox import Message, Outbox
 Messages = list[tuple[int, Message]]
 
 UNANSWERED = 0.1  # seconds after which a recalled worker counts as having nothing
+_MOST_DEAD = 1000  # lost workers remembered, for their late messages
 _SWEEP = 256  # accounts looked at per tick
-_SLACK = 1000  # ms by which a call may begin before what it takes is leased
+_SLACK = 50  # ms by which a record may date a call's end before the end its lease saw
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,8 +37,9 @@ class Authority:
     """Decides asks in the order they come; see link/leases.py for the messages.
 
     `receive`, `tick` and `replace_rules` give messages to send, each with its worker, in order. `tick`
-    wants to be called some times a second, and after `lost` and `recount`. Rules must be replaced before
-    any worker hears of them: an ask about an unknown rule is one about a rule that is gone, and is granted.
+    wants to be called some times a second, and after `lost` and `recount`. A worker's number is never used
+    again. Rules must be replaced before any worker hears of them: an ask about an unknown rule is one about
+    a rule that is gone, and is granted.
     """
 
     def __init__(
@@ -47,26 +49,24 @@ class Authority:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
-        self._wall = wall
         self._book = Book(clock, wall)
         self._book.replace(rules)
-        self._lives: dict[int, str] = {}
-        self._dead: dict[int, str] = {}
+        self._workers: set[int] = set()
+        self._dead: dict[int, None] = {}  # in the order in which they died
         self._recalls: deque[tuple[float, Account, int]] = deque()  # sent when, for what, to whom
         self._touched: dict[str, Account] = {}
         self._tokens = 0
+        self._at = 0  # epoch ms up to which the message at hand reports
         self._out = Outbox()
 
     # ------------------------------------------------------------------ messages
 
     def receive(self, worker: int, message: Mapping[str, Any]) -> Messages:
         """An `ask`, `used` or `return` of a worker."""
-        life = message["life"]
-        if self._dead.get(worker) == life:
+        if worker in self._dead:
             return []
-        if self._lives.setdefault(worker, life) != life:
-            self.lost(worker)  # nobody told; its leases stay counted
-            self._lives[worker] = life
+        self._workers.add(worker)
+        self._at = message["at"] - _SLACK
         match message["t"]:
             case "ask":
                 for number, parts in message["asks"]:
@@ -101,7 +101,7 @@ class Authority:
     def _report(self, worker: int, name: str, units: int, used: int, over: int) -> Account | None:
         account = self._book.account(name)
         if account is not None:
-            account.take_back(worker, units, used, over, self._since())
+            account.take_back(worker, units, used, over, self._at)
             if units:
                 self._touched[name] = account
         return account
@@ -119,9 +119,6 @@ class Authority:
             if sent is not None:
                 account.dry[worker] = sent + DRY
             self._touched[name] = account
-
-    def _since(self) -> int:
-        return int(self._wall() * 1000) - _SLACK
 
     # ------------------------------------------------------------------ asks
 
@@ -185,7 +182,7 @@ class Authority:
                 continue
             units, tight = self._share(account, part, ask.worker)
             short = units < part.need  # only in shadow mode
-            account.grant(ask.worker, units, self._since())
+            account.grant(ask.worker, units, self._at)
             memory = MEMORY[account.rule.unit] if short else 0.0
             answers.append([part.name, units, account.left, tight, memory])
         self._out.add(ask.worker, "answers", [ask.id, True, answers])
@@ -196,7 +193,7 @@ class Authority:
         tight, left = account.contested(worker, now), account.left
         extra = 0
         if not tight:
-            extra = max(min(part.want - part.need, (left - part.need) // (2 * len(self._lives))), 0)
+            extra = max(min(part.want - part.need, (left - part.need) // (2 * len(self._workers))), 0)
         if extra:
             account.dry.pop(worker, None)
         if part.need + extra:
@@ -211,19 +208,19 @@ class Authority:
                 continue
             retry = account.retry_in(part.need)
             memory = max(min(retry, MEMORY[account.rule.unit]), 0.001)
-            account.denied[ask.worker] = (now + memory, part.need)
+            account.denied[ask.worker] = (now + memory, account.left)
             answers.append([part.name, account.left, retry, memory])
         self._out.add(ask.worker, "answers", [ask.id, False, answers])
 
     def _call_off(self, account: Account) -> None:
-        """Let workers ask again that were refused what is there now."""
+        """Let workers ask again that were told of less than is there now."""
         if not account.denied:
             return
         now, left = self._clock(), account.left
-        for worker, (until, need) in list(account.denied.items()):
+        for worker, (until, told) in list(account.denied.items()):
             if until <= now:
                 del account.denied[worker]
-            elif need <= left:
+            elif told < left:
                 del account.denied[worker]
                 self._out.add(worker, "open", account.name)
 
@@ -252,10 +249,10 @@ class Authority:
 
         Late messages of it are ignored. Call `tick` afterwards for what others are to be told.
         """
-        life = self._lives.pop(worker, None)
-        if life is None:
-            return []
-        self._dead[worker] = life
+        self._workers.discard(worker)
+        self._dead[worker] = None
+        if len(self._dead) > _MOST_DEAD:
+            del self._dead[next(iter(self._dead))]
         orphans = []
         for account in self._book.all():
             self._touched[account.name] = account

@@ -109,7 +109,7 @@ class Entries:
 
 
 def _sums(rows: Sequence[Row]) -> list[int]:
-    return [min(sum(column), _LARGEST_SUM) for column in list(zip(*rows, strict=True))[:_TS]]
+    return [min(sum(column), _LARGEST_SUM) for column in zip(*[row[:_TS] for row in rows], strict=True)]
 
 
 def _json(value: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from gateway.core.errors import LedgerError
@@ -16,10 +17,10 @@ _SUMMED = (
     "sum(calls), sum(input), sum(cached_input), sum(cache_write), sum(audio_input), sum(output),"
     " sum(reasoning), sum(audio_output), sum(cost_micros), sum(hold_tokens), sum(hold_micros), sum(total_us)"
 )
-_BY_LABEL = (
-    "SELECT label, 0, " + _SUMMED + " FROM hours WHERE hour >= ? AND hour < ? GROUP BY label"
-)  # fmt: skip
-_BY_HOUR = "SELECT label, hour, " + _SUMMED + " FROM hours WHERE hour >= ? AND hour < ? GROUP BY label, hour"
+_HOURS = (
+    "SELECT label, hour / :step * :step, " + _SUMMED + " FROM hours"
+    " WHERE hour >= :since AND hour < :until GROUP BY 1, 2"
+)
 _LABELS = (
     'SELECT id, "key", key_name, tenant, team, user, method, endpoint, model, alias, backend, target,'
     " stream, status, outcome, code, usage_source FROM labels"
@@ -34,11 +35,7 @@ _ENTRIES = (
     " AND (:worker IS NULL OR worker = :worker) GROUP BY 1, 2"
 )
 
-_TIMES: dict[str, Callable[[datetime], str]] = {
-    "hour": lambda at: at.strftime("%Y-%m-%dT%H:00Z"),
-    "day": lambda at: at.strftime("%Y-%m-%d"),
-    "month": lambda at: at.strftime("%Y-%m"),
-}
+_TIMES = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}
 GROUPS = (*LABELS, *_TIMES)
 _ERRORS = ("upstream_error", "failed", "truncated", "abandoned")
 _FOREVER = 1 << 40  # hours
@@ -57,20 +54,24 @@ def usage(
     for name in by:
         if name not in GROUPS:
             raise LedgerError(f'usage can\'t be grouped by "{name}"; it knows: {", ".join(GROUPS)}')
-    times = [name for name in by if name in _TIMES]
-    span = (_hour(since, 0), _hour(until, _FOREVER))
+    step = 1 if "hour" in by else 24 if {"day", "month"} & set(by) else _FOREVER
+    span = {"step": step, "since": _hour(since, 0), "until": _hour(until, _FOREVER)}
     labels = _labels(db)
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for number, hour, *sums in db.execute(_BY_HOUR if times else _BY_LABEL, span):
+    for number, hour, *sums in db.execute(_HOURS, span):
         label = labels[number]
-        if times:
-            at = datetime.fromtimestamp(hour * 3600, UTC)
-            label = {**label, **{name: _TIMES[name](at) for name in times}}
-        group = tuple(label[name] for name in by)
+        times = _times(hour)
+        group = tuple([label[name] if name in label else times[name] for name in by])
         if group not in groups:
             groups[group] = dict(zip(by, group, strict=True)) | _NOTHING
         _add(groups[group], label, sums)
     return [groups[group] for group in sorted(groups)]
+
+
+@lru_cache(10_000)
+def _times(hour: int) -> dict[str, str]:
+    at = datetime.fromtimestamp(hour * 3600, UTC)
+    return {name: at.strftime(form) for name, form in _TIMES.items()}
 
 
 _NOTHING = dict.fromkeys(
@@ -119,7 +120,8 @@ def spent(
         width = max(int(min(seconds, 3600.0) * 1000) // 60, 1)
         rows = db.execute(_ENTRIES, {"slice": width, "since": since_ms, "worker": worker})
     else:
-        width, rows = HOUR_MS, db.execute(_BY_HOUR, (since_ms // HOUR_MS, _FOREVER))
+        span = {"step": 1, "since": since_ms // HOUR_MS, "until": _FOREVER}
+        width, rows = HOUR_MS, db.execute(_HOURS, span)
     return _spent(_labels(db), rows.fetchall(), rule, width, value)
 
 
