@@ -220,7 +220,7 @@ class StreamTap:
         """Whether the stream ended with an error that the provider told inside it."""
         raw = self._end()
         start = 0
-        while b"error" in raw and start < len(raw):
+        while start < len(raw):
             end = frame_end(raw, start)
             end = end if end > 0 else len(raw)
             if self._is_error(raw[start:end]):
@@ -234,6 +234,8 @@ class StreamTap:
         return self._last
 
     def _is_error(self, frame: bytes) -> bool:
+        if b"error" not in frame:
+            return False
         try:
             document = loads(frame_data(frame.removeprefix(_BOM)))
         except JSONError:
