@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -462,6 +463,28 @@ def test_a_paused_stream_is_not_idle() -> None:
             exchange.resume()
             await piping
             assert basket.data == b"xy"
+
+    run(scenario())
+
+
+def test_a_standstill_of_this_process_is_not_the_upstreams_fault() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            pool = Pool("up", "127.0.0.1", listener.getsockname()[1], Deadlines(idle=0.1))
+            sending = asyncio.ensure_future(pool.send(ask()))
+            while not pool.counts[0]:
+                await asyncio.sleep(0)
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(OK + b"Content-Length: 6\r\n\r\nabc")
+                exchange = await sending
+                assert await exchange.read() == b"abc"
+                while any(connection.stirred for connection in pool._active):
+                    await asyncio.sleep(0.001)
+                peer.sendall(b"def")
+                time.sleep(0.4)  # the loop stands still, longer than the deadline
+                assert await exchange.read() == b"def"
+            await pool.close()
 
     run(scenario())
 
