@@ -83,6 +83,8 @@ class Conversation:
 def body(answer: bytes) -> bytes:
     """The body of one whole answer, its transfer coding undone; raises where it is cut short."""
     head, _, rest = answer.partition(b"\r\n\r\n")
+    while head.startswith(b"HTTP/1.1 1"):  # interim answers come before the final one
+        head, _, rest = rest.partition(b"\r\n\r\n")
     if b"transfer-encoding: chunked" not in head.lower():
         return rest
     pieces: list[bytes] = []

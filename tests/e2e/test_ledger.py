@@ -59,7 +59,6 @@ class Client:
         self._numbers = itertools.count()
         self._name = f"c{seed}"
         self.whole: set[str] = set()
-        self.sent: set[str] = set()
 
     async def run(self, calls: int) -> None:
         for _ in range(calls):
@@ -67,14 +66,13 @@ class Client:
 
     async def once(self) -> None:
         """One call on a connection of its own."""
-        mark = f"{self._name}-{next(self._numbers)}-m"
-        self.sent.add(mark)
+        mark = f"{self._name}-{next(self._numbers)}"
         stream = self._random.random() < 0.5
         leaves = self._random.random() < 0.1
-        model = "priced-slow" if leaves or self._random.random() < 0.3 else "priced"
+        kind = "priced-slow" if leaves or self._random.random() < 0.3 else "priced"
         document: dict[str, Any] = {
-            "model": model,
-            "messages": [{"role": "user", "content": f"{mark} " + "x" * self._random.randrange(900)}],
+            "model": f"{kind}-{mark}",  # the one thing that ledger and provider both know of every call
+            "messages": [{"role": "user", "content": "x" * self._random.randrange(900)}],
             "stream": stream,
         }
         try:
@@ -82,7 +80,7 @@ class Client:
         except OSError:
             return
         try:
-            writer.write(request(document, KEY, Connection="close", X_Penstock_Session=mark))
+            writer.write(request(document, KEY, Connection="close"))
             if leaves:
                 await asyncio.wait_for(reader.read(1 + self._random.randrange(3000)), 0.02)
                 return
@@ -90,16 +88,11 @@ class Client:
             end = b"0\r\n\r\n" if b"chunked" in answer[:2000].lower() else b"}"
             told = b'"upstream_' in answer or b'"gateway_' in answer
             if answer.startswith(b"HTTP/1.1 200") and answer.endswith(end) and not told:
-                self.whole.add(mark)
+                self.whole.add(document["model"])
         except (OSError, TimeoutError):
             pass
         finally:
             writer.transport.abort()
-
-
-def session_of(body: bytes) -> str:
-    """The mark inside a recorded body."""
-    return body.split(b'"content": "', 1)[1].split(b" ", 1)[0].decode()
 
 
 def cost(usage: dict[str, int]) -> int:
@@ -110,15 +103,14 @@ def cost(usage: dict[str, int]) -> int:
 
 def compare(gateway: Gateway, provider: Provider, clients: list[Client]) -> Counter[str]:
     """Hold the ledger against both sides; the outcomes there were."""
-    arrived = {session_of(one.body): one for one in provider.journal()}
-    until("every call has its row", lambda: arrived.keys() <= {row["session"] for row in gateway.rows()}, 30)
+    arrived = {one.model: one for one in provider.journal()}
+    until("every call has its row", lambda: arrived.keys() <= {row["model"] for row in gateway.rows()}, 30)
     rows = gateway.rows()
-    sessions = Counter(row["session"] for row in rows if row["session"])
-    assert [mark for mark, number in sessions.items() if number > 1] == []
-    by_mark = {row["session"]: row for row in rows}
-    for mark in set().union(*(client.whole for client in clients)):
-        row, truth = by_mark[mark], arrived[mark]
-        assert row["outcome"] == "ok", (mark, row)
+    assert [name for name, number in Counter(row["model"] for row in rows).items() if number > 1] == []
+    by_model = {row["model"]: row for row in rows}
+    for name in set().union(*(client.whole for client in clients)):
+        row, truth = by_model[name], arrived[name]
+        assert row["outcome"] == "ok", row
         assert row["usage_source"] == "provider"
         assert {kind: row[kind] for kind in truth.usage} == truth.usage
         assert row["cost_micros"] == cost(truth.usage)
@@ -131,7 +123,7 @@ def compare(gateway: Gateway, provider: Provider, clients: list[Client]) -> Coun
 def test_under_load_with_clients_that_leave_the_ledger_is_the_providers_record(
     tmp_path: Path, recording: Provider
 ) -> None:
-    recording.spoil("interval=0.005", model="priced-slow")
+    recording.spoil("interval=0.005", model="priced-slow*")
     with Gateway(tmp_path / "gw", CONFIG.format(url=recording.url), workers=2) as gateway:
         clients = [Client(gateway, seed) for seed in range(12)]
         asyncio.run(_all(clients, 25))
@@ -146,7 +138,7 @@ async def _all(clients: list[Client], calls: int) -> None:
 
 
 def test_killed_workers_lose_no_row_and_double_none(tmp_path: Path, recording: Provider) -> None:
-    recording.spoil("interval=0.005", model="priced-slow")
+    recording.spoil("interval=0.005", model="priced-slow*")
     with Gateway(tmp_path / "gw", CONFIG.format(url=recording.url), workers=2) as gateway:
         clients = [Client(gateway, seed) for seed in range(10)]
 
@@ -174,7 +166,7 @@ def test_killed_workers_lose_no_row_and_double_none(tmp_path: Path, recording: P
 
 
 def test_a_killed_supervisor_loses_no_row_and_doubles_none(tmp_path: Path, recording: Provider) -> None:
-    recording.spoil("interval=0.005", model="priced-slow")
+    recording.spoil("interval=0.005", model="priced-slow*")
     with Gateway(tmp_path / "gw", CONFIG.format(url=recording.url), workers=2) as gateway:
         clients = [Client(gateway, seed) for seed in range(10)]
 

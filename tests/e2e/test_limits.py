@@ -28,7 +28,7 @@ api_key = "env:PROVIDER_KEY"
 [models."*"]
 targets = [ {{ backend = "main" }} ]
 
-[prices."*"]
+[prices.a-dollar]
 input = 1.0
 output = 1.0
 
@@ -101,7 +101,7 @@ def test_what_was_reserved_and_not_used_is_given_back(tmp_path: Path, provider: 
 def test_money_runs_out_at_the_limit(tmp_path: Path, provider: Provider) -> None:
     with limited(tmp_path, provider, 'usd = 0.001\nper = "calendar month"') as gateway:
         provider.reset()
-        statuses = Counter(asyncio.run(burst(gateway, chat(max_tokens=12), 150)))
+        statuses = Counter(asyncio.run(burst(gateway, chat(model="a-dollar", max_tokens=12), 150)))
         used = sum(sum(one.usage.values()) for one in provider.journal() if one.finished)
         assert statuses[200] and statuses[429] and used <= 1000
 

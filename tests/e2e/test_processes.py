@@ -129,8 +129,8 @@ def test_a_thousand_streams_are_open_at_once_on_one_worker(tmp_path: Path, provi
         async def one() -> bytes:
             nonlocal arrived
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-            document = {"model": "fault;delay=1;stall_after=3", "messages": [], "stream": True}
-            writer.write(request(document, KEY))
+            document = {"model": "fault;interval=1;tokens=60", "messages": [], "stream": True}
+            writer.write(request(document, KEY, Connection="close"))
             seen = await reader.readuntil(b"data: ")
             arrived += 1
             if arrived == 1000:

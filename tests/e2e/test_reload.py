@@ -35,7 +35,7 @@ def ask(gateway: Gateway, model: str) -> tuple[int, str]:
     return status, headers.get("x-penstock-target", "")
 
 
-FRESH = '\n[models.fresh]\ntargets = [ { backend = "backup", model = "gpt-4o" } ]\n'
+FRESH = '\n[models.fresh]\ntargets = [ { backend = "main", model = "gpt-4o" } ]\n'
 
 
 def test_a_changed_file_takes_effect_and_calls_under_way_finish(own: Gateway, provider: Provider) -> None:
@@ -44,14 +44,14 @@ def test_a_changed_file_takes_effect_and_calls_under_way_finish(own: Gateway, pr
         talk.send(request(slow, KEY, Connection="close"))
         talk.until(b"data: ", 3)
         own.write(config(provider, FRESH))
-        until("the new model answers", lambda: ask(own, "fresh") == (200, "backup/gpt-4o"))
+        until("the new model answers", lambda: ask(own, "fresh") == (200, "main/gpt-4o"))
         assert body(talk.rest()).endswith(b"data: [DONE]\n\n")
 
 
 def test_sighup_reloads(own: Gateway, provider: Provider) -> None:
     own.write(config(provider, FRESH))
     own.signal(signal.SIGHUP)
-    until("the new model answers", lambda: ask(own, "fresh") == (200, "backup/gpt-4o"))
+    until("the new model answers", lambda: ask(own, "fresh") == (200, "main/gpt-4o"))
 
 
 def test_a_bad_file_changes_nothing_and_is_reported(own: Gateway, provider: Provider) -> None:
@@ -67,7 +67,7 @@ def test_a_bad_file_changes_nothing_and_is_reported(own: Gateway, provider: Prov
     assert after["x-penstock-revision"] == before["x-penstock-revision"]
     assert "penstock_" in own.admin("/metrics")[1]
     own.write(config(provider, FRESH))
-    until("the mended file is taken", lambda: ask(own, "fresh") == (200, "backup/gpt-4o"))
+    until("the mended file is taken", lambda: ask(own, "fresh") == (200, "main/gpt-4o"))
     until("nothing is reported any more", lambda: "serverr" not in own.admin("/readyz")[1])
 
 
