@@ -32,6 +32,7 @@ log = logging.getLogger("penstock")
 _CONFIG_POLL = 0.5  # seconds
 _KEYS_POLL = 0.2
 _LIMITS_TICK = 0.1
+_STILLBORN = 5  # workers that may end before the first one is ready
 _LATE = 10.0  # seconds that workers may stay beyond the drain time before they are killed
 
 
@@ -60,6 +61,7 @@ class Appliance:
         self._hurried = asyncio.Event()
         self._hung_up = False
         self._composed = False
+        self._stillborn = 0  # workers that ended before they were ready
         self._chores: list[asyncio.Task[None]] = []
         self._workers = Workers(
             data_port, data / "journal", self._boot, self._started, self._received, self._ended
@@ -194,6 +196,10 @@ class Appliance:
             self._unfit = why
 
     def _ended(self, process: Process) -> None:
+        self._stillborn += not process.revision
+        if not self._served.is_set() and self._stillborn >= _STILLBORN and not self._stopping.is_set():
+            self._failure = "workers end before they are ready; what they said stands above"
+            self._stopping.set()
         self._report.metrics.gone(process.number)
         self._report.workers()
         self._books.ended(process.source, self._limits.lost(process.number))

@@ -96,7 +96,11 @@ class Books:
     def _release_orphans(self) -> None:
         """A worker that outlived its supervisor holds its journal's lock until its last call has ended."""
         for source in list(self._orphans):
-            held = lock.hold(self._journals / source / "lock")
+            try:
+                held = lock.hold(self._journals / source / "lock")
+            except OSError as error:
+                log.error("the journal %s can't be looked at: %s", source, error)
+                continue
             if held is not None:
                 self._orphans.discard(source)
                 self.ended(source, functools.partial(_close, held))
@@ -135,14 +139,16 @@ class Books:
         return True
 
     async def _finish(self, source: str) -> None:
-        reader = self._readers[source]
-        while reader.offset < FINISHED:
+        reader = self._readers.get(source)
+        while reader is not None and reader.offset < FINISHED:
             batch = await self.do(lambda: self._post(source))
             self._note(batch)
             if not batch[0]:
                 break
-        self._note(await self.do(lambda: self._close(source)))
-        await self._ended.pop(source)()
+        if reader is not None:
+            self._note(await self.do(lambda: self._close(source)))
+        await self._ended[source]()
+        del self._ended[source]
 
     def _note(self, batch: Batch) -> None:
         if self._failing:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
+from gateway.core.errors import LedgerError
 from gateway.core.limit import LimitRule, Spent
 from gateway.core.ports import Ledger
 from gateway.link.protocol import Message
 from gateway.stores.leases import Authority
+
+log = logging.getLogger("penstock.limits")
 
 
 class InThread(Protocol):
@@ -54,12 +58,17 @@ class Limits:
 
     async def tick(self) -> None:
         """To be called some times a second."""
+        if self._authority.unloaded():
+            await self.restore()
         self._deliver(self._authority.tick())
 
     async def replace_rules(self, rules: Iterable[LimitRule]) -> None:
         """Another revision; to be called before any worker hears of it."""
         self._deliver(self._authority.replace_rules(rules))
-        await self.restore()
+        try:
+            await self.restore()
+        except LedgerError as error:
+            log.error("what counts for new limits can't be read yet: %s", error)
 
     def lost(self, worker: int) -> Callable[[], Awaitable[None]]:
         """A worker has died; what comes back is to be awaited once its journal has been booked."""
