@@ -144,8 +144,7 @@ class LimitsMachine(RuleBasedStateMachine):
         number = self._worker(worker)
         for _ in range(min(arrives, len(world.to[number]))):
             world.deliver_to(number)
-        late, at = list(world.to[number]), world.clock.now
-        del world.clients[number], world.to[number], world.back[number]
+        late, at = world.kill(number), world.clock.now
         for made in self.made:
             made.dead = made.dead or (made.worker == number and made.open)
             if made.dead and made.settled_at is None:
@@ -238,6 +237,8 @@ class LimitsMachine(RuleBasedStateMachine):
 
     @rule(worker=st.integers(0, 9), unit=st.sampled_from(UNITS), value=st.sampled_from("ab"))
     def what_is_left_is_given_to_whoever_asks(self, worker: int, unit: str, value: str) -> None:
+        if self.overruns:  # they are told of with the next report
+            self.world.wait(0.15)
         self._quiet()
         charged, name = self.rules[unit], f"{unit}|{value}"
         free = 0

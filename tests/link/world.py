@@ -110,10 +110,19 @@ class World:
             self.start(number)
 
     def start(self, number: int) -> None:
+        def later(delay: float, call: Callable[[], None]) -> Timer:
+            return self.clock.later(delay, lambda: call() if number in self.clients else None)
+
         self.to[number], self.back[number] = deque(), deque()
         self.clients[number] = LeaseClient(
-            self.to[number].append, self.clock, later=self.clock.later, wall=self.clock.wall
+            self.to[number].append, self.clock, later=later, wall=self.clock.wall
         )
+
+    def kill(self, number: int) -> list[Any]:
+        """The worker is gone; gives what it had sent and the authority has not read."""
+        late = list(self.to[number])
+        del self.clients[number], self.to[number], self.back[number]
+        return late
 
     def post(self, messages: list[tuple[int, Any]]) -> None:
         for number, message in messages:
