@@ -26,8 +26,8 @@ class Owner(Protocol):
 
     name: str
 
-    def freed(self, connection: Connection) -> None:
-        """Its exchange has ended well and it can carry another one."""
+    def freed(self, connection: Connection, now: float) -> None:
+        """Its exchange has ended well, at this monotonic time, and it can carry another one."""
 
     def dropped(self, connection: Connection) -> None:
         """Its exchange has ended and it is being closed."""
@@ -166,11 +166,12 @@ class Connection(ResponseReader, asyncio.Protocol):
     def _end(self, exchange: PooledExchange) -> None:
         # An answer that came before the request had left: what is left of it can't be called back.
         if self.keep and not self.transport.get_write_buffer_size():
-            self.read_on(True)
+            if not self.reading:
+                self.read_on(True)
             self.exchange = None
             self.reused = True
-            self._owner.freed(self)
             exchange.finish()
+            self._owner.freed(self, exchange.done_at)
         else:
             self.cut()
 

@@ -98,20 +98,19 @@ class PooledExchange:
 
     # what the call's task uses
 
-    async def wait(self, wanted: int) -> None:
-        """Until the end of the message, or until the head and `wanted` body bytes are here.
-
-        When the waiting task is cancelled the connection is cut.
-        """
+    def waiting(self, wanted: int) -> asyncio.Future[None]:
+        """Done at the end of the message, or when the head and `wanted` body bytes are here."""
         self.wanted = wanted
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    async def wait(self, wanted: int) -> None:
+        """See `waiting`. When the waiting task is cancelled the connection is cut."""
         try:
-            await self._waiter
+            await self.waiting(wanted)
         except BaseException:
             self.close()
             raise
-        finally:
-            self._waiter = None
 
     async def collect(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than `limit` bytes."""

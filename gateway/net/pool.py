@@ -84,7 +84,11 @@ class Pool:
             if not self.ticking:
                 self._rearm()
             connection.ask(exchange, outbound)
-            await exchange.wait(0)
+            try:
+                await exchange.waiting(0)
+            except BaseException:
+                exchange.close()
+                raise
             if not (exchange.stale and again):
                 break
             connection = None
@@ -102,10 +106,9 @@ class Pool:
 
     # what connections call
 
-    def freed(self, connection: Connection) -> None:
+    def freed(self, connection: Connection, now: float) -> None:
         """Keep it, or hand it to the call that has waited longest."""
         self._active.discard(connection)
-        now = monotonic()
         keep = self._keep
         if connection.keep_for is not None:
             keep = min(keep, connection.keep_for * 0.8)  # not at the very moment when the peer closes
@@ -201,7 +204,7 @@ class Pool:
         if handed is None:
             self._vacate()
         elif not handed.gone:
-            self.freed(handed)
+            self.freed(handed, monotonic())
 
     def _serve(self, found: Connection | None) -> bool:
         """Give a connection or a place to the first in the queue who still wants it."""
