@@ -62,8 +62,8 @@ def _count(value: Any) -> int:
 def from_openai(raw: Any) -> Usage | None:
     """Usage from OpenAI's `usage` object, of either API; None where it is not one.
 
-    Chat: prompt_tokens includes cached_tokens and audio_tokens, completion_tokens includes
-    reasoning_tokens and audio_tokens. Responses: input_tokens and output_tokens likewise.
+    Chat: prompt_tokens includes cached_tokens, cache_write_tokens and audio_tokens, completion_tokens
+    includes reasoning_tokens and audio_tokens. Responses: input_tokens and output_tokens likewise.
     Source: OpenAI API reference, objects CompletionUsage and ResponseUsage.
     """
     if not isinstance(raw, dict):
@@ -77,18 +77,20 @@ def from_openai(raw: Any) -> Usage | None:
     if type(prompt) is not int:
         return None
     prompt, completion = _count(prompt), _count(completion)
-    cached = heard = thought = spoken = 0
+    cached = written = heard = thought = spoken = 0
     inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
     if inside and isinstance(inside, dict):
         if told := inside.get("cached_tokens"):
             cached = min(_count(told), prompt)
+        if told := inside.get("cache_write_tokens"):
+            written = min(_count(told), prompt - cached)
         if told := inside.get("audio_tokens"):
-            heard = min(_count(told), prompt - cached)
+            heard = min(_count(told), prompt - cached - written)
     outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details")
     if outside and isinstance(outside, dict):
         if told := outside.get("reasoning_tokens"):
             thought = min(_count(told), completion)
         if told := outside.get("audio_tokens"):
             spoken = min(_count(told), completion - thought)
-    input, output = prompt - cached - heard, completion - thought - spoken
-    return Usage(input, cached, 0, heard, output, thought, spoken, PROVIDER)
+    input, output = prompt - cached - written - heard, completion - thought - spoken
+    return Usage(input, cached, written, heard, output, thought, spoken, PROVIDER)

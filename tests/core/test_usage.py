@@ -19,11 +19,11 @@ def test_chat_usage_is_split_into_disjoint_kinds() -> None:
         {
             "prompt_tokens": 100,
             "completion_tokens": 50,
-            "prompt_tokens_details": {"cached_tokens": 60, "audio_tokens": 10},
+            "prompt_tokens_details": {"cached_tokens": 60, "audio_tokens": 10, "cache_write_tokens": 5},
             "completion_tokens_details": {"reasoning_tokens": 20, "audio_tokens": 5},
         }
     )
-    assert usage == Usage(30, 60, 0, 10, 25, 20, 5, PROVIDER)
+    assert usage == Usage(25, 60, 5, 10, 25, 20, 5, PROVIDER)
     assert (usage.input_total, usage.output_total, usage.total) == (100, 50, 150)
 
 
@@ -78,7 +78,12 @@ def test_the_kinds_always_add_up_to_the_totals(
     assert sum(usage.counts()) == usage.total
 
 
-@given(st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens"]), junk), counts)
+@given(
+    st.dictionaries(
+        st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens", "cache_write_tokens"]), junk
+    ),
+    counts,
+)
 def test_no_details_make_a_count_negative_or_raise(details: dict[str, Any], prompt: int) -> None:
     raw = {"prompt_tokens": prompt, "completion_tokens": prompt}
     usage = from_openai({**raw, "prompt_tokens_details": details, "completion_tokens_details": details})

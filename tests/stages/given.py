@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from gateway.core.call import Call
 from gateway.core.cost import PriceList
@@ -96,9 +96,9 @@ def admit(stage: Any, made: Call) -> Reply | None:
     """A stage's verdict, awaited where it is a promise."""
 
     async def scenario() -> Reply | None:
-        verdict: Reply | None = stage.admit(made)
+        verdict: Any = stage.admit(made)
         if inspect.isawaitable(verdict):
             verdict = await verdict
-        return verdict
+        return cast("Reply | None", verdict)
 
     return asyncio.run(scenario())

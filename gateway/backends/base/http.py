@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from gateway.net.egress import transport
 from gateway.net.outbound import Outbound
 from gateway.net.port import Exchange
 from gateway.settings.schema import BackendSettings
+from gateway.settings.secret import Secret
 
 WHOLE = 1 << 20  # bytes: a longer answer is not held but streams through
 SMALL = 64 * 1024  # what is not JSON is held only when it is as short as this
@@ -51,9 +53,7 @@ class HttpBackend:
         self.prefix = parts.path.rstrip("/")
         self._keyring = Keyring(self._blocks(parts.netloc.rpartition("@")[2]))
         self._own = _pattern(name for name, _ in settings.headers + settings.secret_headers)
-        given = [*settings.api_keys, *(secret for _, secret in settings.secret_headers)]
-        secrets = [secret.reveal() for secret in given]
-        self._secrets = [secret.encode() for secret in secrets if len(secret) >= 8]
+        self._scrub = _scrubber([*settings.api_keys, *(secret for _, secret in settings.secret_headers)])
         self._targets: dict[str, bytes] = {}
         self._transport = transport(settings)
         self._listing: asyncio.Task[list[dict[str, Any]]] | None = None
@@ -170,10 +170,7 @@ class HttpBackend:
             return Reply(status, headers, source=exchange, tap=TailTap() if _makes(call) else None)
         if document and status < 400 and _makes(call):
             measure(call, body, encoding)
-        for secret in self._secrets:
-            if secret in body:
-                body = body.replace(secret, b"***")
-        return Reply(status, headers, body)
+        return Reply(status, headers, self._scrub(body))
 
     def _tap(self, call: Call, hide: bool) -> StreamTap:
         return ChatTap(hide) if call.endpoint in _CHAT else ResponsesTap()
@@ -214,6 +211,19 @@ class HttpBackend:
 def _makes(call: Call) -> bool:
     """Whether the call has something made: reading or cancelling what was made before costs nothing."""
     return call.method == "POST" and (call.path[1:] == call.endpoint or call.endpoint == "other")
+
+
+def _scrubber(secrets: Sequence[Secret]) -> Callable[[bytes], bytes]:
+    """Takes credentials out of a body, should a provider say one back. A closure: nothing shows them."""
+    known = [secret.reveal().encode() for secret in secrets if len(secret.reveal()) >= 8]
+
+    def scrub(body: bytes) -> bytes:
+        for secret in known:
+            if secret in body:
+                body = body.replace(secret, b"***")
+        return body
+
+    return scrub
 
 
 def _pattern(names: Any) -> re.Pattern[bytes] | None:

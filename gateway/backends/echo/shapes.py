@@ -16,7 +16,11 @@ NOTICE = "Penstock echo: no provider is configured."
 _MAX_SAID = 8192  # characters of the caller's words that are said back
 _MAX_INPUTS = 2048
 _MAX_DIMENSIONS = 4096
-_CATEGORIES = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
+_CATEGORIES = (
+    "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent",
+    "self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence",
+    "violence/graphic",
+)  # fmt: skip
 
 Document = dict[str, Any]
 
@@ -117,7 +121,7 @@ def response(document: Document, name: str, created: int, status: str = "complet
         "metadata": {},
         "usage": {
             "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": usage["completion_tokens"],
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage["total_tokens"],
@@ -193,6 +197,7 @@ def moderation(document: Document, name: str) -> Document:
         "flagged": False,
         "categories": dict.fromkeys(_CATEGORIES, False),
         "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
+        "category_applied_input_types": {category: ["text"] for category in _CATEGORIES},
     }
     return {"id": f"modr-{name}", "model": document["model"], "results": [result] * len(inputs[:_MAX_INPUTS])}
 
