@@ -149,6 +149,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK if fields else 0.0
 
 
+def queued_seconds(pid: int) -> float:
+    """Seconds the first thread of a process was ready to run and waited for a core."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def rss(pid: int) -> int:
     """Resident memory of one process in bytes."""
     fields = _stat(pid)

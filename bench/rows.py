@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import latency, load, peers, reference, streams
 from bench.gateway import KEY, gateway, workers_of
-from bench.process import Server, rss
+from bench.process import Server, cpu_seconds, queued_seconds, rss
 
 CHAT = "/v1/chat/completions"
 SERVER_CORE, LOAD_CORE = "0", "1"
@@ -124,7 +124,11 @@ def added_latency(options: Options, row: Row) -> Row:
             ours = stack.enter_context(gateway(directory, SERVER_CORE, upstream.port, python=options.python))
             ports = {"direct": upstream.port, "nginx": nginx.port, "penstock": ours.port}
             for number in range(options.rounds):
+                worker = workers_of(ours)[0]
+                queued = queued_seconds(worker)
                 found = latency.measure(ports, request, seconds=2 * options.seconds)
+                waited = (queued_seconds(worker) - queued) / len(found["penstock"])
+                row.add("waiting for a core, mean", waited * 1e3)  # because of neighbours on the machine
                 for share, label in ((0.5, "p50"), (0.99, "p99")):
                     base = latency.percentile(found["direct"], share)
                     row.add(f"direct {label}", base * 1e3)
@@ -168,10 +172,12 @@ def ready(options: Options, row: Row) -> Row:
 
 
 def scaling(options: Options, row: Row) -> Row:
-    """Requests per second of two workers against one.
+    """Two workers against one, in two ways.
 
-    Each worker has a core, shared with a load generator and an upstream of its own, so that the
-    second worker brings the same again of everything: without contention inside, the ratio is 2.
+    `rps`: requests per second. Each worker has a core, shared with a load generator and an upstream
+    of its own, so that the second brings the same again of everything: without contention inside, the
+    ratio is 2. `capacity`: requests per CPU second of the busiest worker, which neighbours on the
+    machine do not move; it tells what the workers could do with a core each.
     """
     body = load.chat_body(700)
     with ExitStack() as stack:
@@ -187,11 +193,23 @@ def scaling(options: Options, row: Row) -> Row:
             os.sched_setaffinity(pid, {core})
         for number in range(options.rounds):
             for count, server in both.items():
-                url = f"http://127.0.0.1:{server.port}{CHAT}"
-                row.add(f"{count} rps", load.together(url, KEY, body, options.seconds, count))
+                rate, capacity = _throughput(server, body, options.seconds, count)
+                row.add(f"{count} rps", rate)
+                row.add(f"{count} capacity", capacity)
             options.say(f"  {row.key} round {number + 1}: {row.values['2 rps'][-1]:.0f} rps with two")
-    row.divide("2 rps", "1 rps", "×")
+    row.divide("2 rps", "1 rps", "× rps")
+    row.divide("2 capacity", "1 capacity", "× capacity")
     return row
+
+
+def _throughput(server: Server, body: bytes, seconds: float, count: int) -> tuple[float, float]:
+    """Requests per second, and per CPU second of the busiest worker."""
+    url = f"http://127.0.0.1:{server.port}{CHAT}"
+    load.together(url, KEY, body, 1, count)
+    before = [cpu_seconds(pid) for pid in workers_of(server)]
+    runs = load.together(url, KEY, body, seconds, count)
+    spent = [cpu_seconds(pid) - then for pid, then in zip(workers_of(server), before, strict=True)]
+    return sum(run.rate for run in runs), sum(run.requests for run in runs) / max(spent)
 
 
 def in_turns(options: Options, row: Row, servers: list[Server], cost: Callable[[Server], float]) -> None:
