@@ -15,8 +15,8 @@ CLEAN = 1 << 62
 class LeasedBucket:
     """Counters of one rule and scope value. `free` is all that a call looks at.
 
-    Times are seconds of the client's clock. A take only lowers `free`; every other change of it
-    goes through `add`, so that `base - free` is what requests have used since the last report.
+    Times are seconds of the client's clock. For requests a take only lowers `free` and every other change
+    of it goes through `add`, so that `base - free` is what they have used since the last report.
     """
 
     __slots__ = (
@@ -87,17 +87,12 @@ class LeasedBucket:
         self.free += units
         return True
 
-    def use(self, held: int, used: int) -> int:
-        """Settle a hold; gives what becomes free. What exceeds it comes from `free`, then is overrun."""
-        if used <= held:
-            self.spent += used
-            self.add(held - used)
-            return held - used
+    def overrun(self, held: int, used: int) -> None:
+        """Settle a hold that was too small: the rest comes from `free`, then from nowhere."""
         covered = min(self.free, used - held)
-        self.add(-covered)
+        self.free -= covered
         self.spent += held + covered
         self.over += used - held - covered
-        return 0
 
     def refuses(self, amount: int, now: float) -> bool:
         """Whether the authority has lately said that there is not so much left."""

@@ -25,7 +25,7 @@ from typing import Any
 
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, LimitRule, Standing
-from gateway.link.bucket import CONCURRENT, REQUESTS, TOKENS, LeasedBucket
+from gateway.link.bucket import CLEAN, REQUESTS, TOKENS, USD, LeasedBucket
 from gateway.link.stock import Stock
 from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop
 from gateway.stores.leases import Authority, bounds
@@ -105,11 +105,19 @@ class LeaseClient:
         if hold.settled:
             return
         hold.settled = True
-        for bucket, held in hold.charges:
-            kind = bucket.kind  # type: ignore[attr-defined]
-            if kind != REQUESTS:
-                used = 0 if kind == CONCURRENT else tokens if kind == TOKENS else micros
-                self._stock.give(bucket, bucket.use(held, used))  # type: ignore[attr-defined, arg-type]
+        charges: Charges = hold.charges
+        for bucket, held in charges:
+            kind = bucket.kind
+            if kind == REQUESTS:
+                continue
+            used = tokens if kind == TOKENS else micros if kind == USD else 0
+            if used <= held:
+                bucket.spent += used
+                bucket.free += held - used
+            else:
+                bucket.overrun(held, used)
+            if bucket.low == CLEAN or bucket.tight_until:
+                self._stock.give(bucket, held - used)
 
     def standing(self, bucket: Any) -> Standing:
         """How a bucket stands as far as is known here; what other workers hold counts as used."""
@@ -147,9 +155,10 @@ class LeaseClient:
 
     def release(self, hold: Hold) -> None:
         """Undo a hold that nobody used; its request too, unless that is already reported."""
-        for bucket, held in hold.charges:
-            if bucket.kind == REQUESTS and not hold.settled and bucket.untake(held):  # type: ignore[attr-defined]
-                self._stock.give(bucket, held)  # type: ignore[arg-type]
+        charges: Charges = hold.charges
+        for bucket, held in charges:
+            if bucket.kind == REQUESTS and not hold.settled and bucket.untake(held):
+                self._stock.give(bucket, held)
         self.settle(hold, 0, 0)
 
     def _deliver(self, future: asyncio.Future[Outcome], outcome: Outcome) -> None:

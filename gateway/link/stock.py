@@ -84,7 +84,7 @@ class Stock:
         """Something was settled, and `units` became free."""
         if bucket.low == CLEAN:
             self.touch(bucket, 0)
-        if units and bucket.tight_until and self._clock() < bucket.tight_until:
+        if units > 0 and self._clock() < bucket.tight_until:
             self._freed[bucket.name] = bucket
             self._soon()
 

@@ -278,8 +278,8 @@ def test_spent_of_long_windows_is_dated_by_the_hour(ledger: Ledger, window: dict
 
 
 def test_spent_by_one_worker_has_what_ended_since_and_what_died_with_it(ledger: Ledger) -> None:
-    dead = abandoned(call(ts=NOON - HOUR, worker=2))
-    ledger.commit([call(worker=2), call(), call(ts=NOON - HOUR, worker=2), dead], {"a": 1})
+    dead = abandoned(call(ts=NOON - HOUR // 2, worker=2))
+    ledger.commit([call(worker=2), call(), call(ts=NOON - HOUR // 2, worker=2), dead], {"a": 1})
     rows = list(ledger.spent(limit(calendar="month"), NOON, "key_1", 2))
     assert sum(row.requests for row in rows) == 2
     assert sum(row.tokens for row in rows) == 150 + 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, Spent
-from gateway.link import leases
+from gateway.link import ends, leases
 from gateway.link.leases import LeaseClient, local
 from gateway.stores.leases import Authority
 from tests.link.world import EPOCH, World, rule
@@ -424,6 +425,35 @@ def test_a_cancelled_call_gives_back_what_it_was_just_granted() -> None:
         assert isinstance(result, asyncio.CancelledError)
         tasks = []
         assert isinstance(await client.take(charges), Hold)
+
+    asyncio.run(scenario())
+
+
+def test_over_real_links_a_burst_admits_exactly_the_limit() -> None:
+    async def scenario() -> None:
+        authority = Authority([BURST])
+        near: dict[int, ends.End] = {}
+        far: list[ends.End] = []
+        clients: list[LeaseClient] = []
+
+        def to_workers(number: int, message: dict) -> None:
+            for worker, answer in authority.receive(number, message):
+                near[worker].send(answer)
+
+        for number in range(4):
+            ours, theirs = socket.socketpair()
+            near[number] = await ends.connect(
+                ours, lambda message, number=number: to_workers(number, message), lambda _: None
+            )
+            client = LeaseClient(lambda message, number=number: far[number].send(message))
+            far.append(await ends.connect(theirs, client.receive, lambda _: None))
+            clients.append(client)
+        takes = [client.take(((client.bucket(BURST, "a"), 1),)) for client in clients * 75]
+        outcomes = await asyncio.gather(*takes)
+        for end in (*near.values(), *far):
+            end.close()
+        await asyncio.sleep(0)
+        assert sum(isinstance(outcome, Hold) for outcome in outcomes) == 100
 
     asyncio.run(scenario())
 

@@ -25,13 +25,14 @@ _LABELS = (
     'SELECT id, "key", key_name, tenant, team, user, method, endpoint, model, alias, backend, target,'
     " stream, status, outcome, code, usage_source FROM labels"
 )
-# Calls that ended since then; those that died with their worker count from when they began, a day back.
+# Calls that ended since then. Of those that began more than an hour before, nothing is found any more; a
+# call that died with its worker ended nobody knows when, so it is one of them if it began in that hour.
 _ENTRIES = (
     "SELECT label, (ts + total_us / 1000) / :slice, count(*), sum(input), sum(cached_input),"
     " sum(cache_write), sum(audio_input), sum(output), sum(reasoning), sum(audio_output),"
     " sum(cost_micros), sum(hold_tokens), sum(hold_micros)"
     " FROM entries JOIN labels ON labels.id = label"
-    " WHERE ts >= :since - 86400000 AND (ts + total_us / 1000 >= :since OR outcome = 'abandoned')"
+    " WHERE ts >= :since - 3600000 AND (ts + total_us / 1000 >= :since OR outcome = 'abandoned')"
     " AND (:worker IS NULL OR worker = :worker) GROUP BY 1, 2"
 )
 
