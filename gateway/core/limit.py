@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend")
 UNITS = ("requests", "tokens", "usd", "concurrent")
@@ -84,8 +84,7 @@ class Denial:
     retry_after: float
 
 
-@dataclass(slots=True, frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """How a bucket stands, for `x-ratelimit-*`: limit, what is left, seconds until it is whole."""
 
     limit: int

@@ -17,6 +17,7 @@ from gateway.core.reply import Reply
 
 _MAX_DECISIONS = 512
 _MAX_TAGS = 16
+_OURS = frozenset((b"x-penstock-tags", b"x-penstock-session", b"x-penstock-route"))
 _TAG = re.compile(r"[A-Za-z0-9._:/=+@-]{1,64}\Z")
 _SESSION = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}\Z")
 _IN_PATH = re.compile(r"/(?:openai/)?(?:deployments|engines)/([^/]+)")
@@ -34,6 +35,8 @@ _MODELED = frozenset(
 class Access(Stage):
     """Refuses with 403 what the key may not use. Decisions are remembered with the principal, bounded."""
 
+    steady = True
+
     def __init__(self, options: Any, parts: Parts) -> None:
         """Needs no tools."""
 
@@ -42,7 +45,7 @@ class Access(Stage):
         principal = call.principal
         assert principal is not None, "auth comes first"
         for name, value in call.headers:
-            if name.startswith(b"x-penstock-"):
+            if name in _OURS:
                 _told(call, name, value)
         key = principal.key
         if key.tags:
@@ -97,11 +100,15 @@ def _name_model(call: Call, key: KeyEntry) -> None:
         if call.model not in ("", named) and not allows(key, named):
             raise PolicyError(f"This key may not use the model `{named[:128]}`.", code="policy_model_denied")
         call.model = call.model or named
-    elif key.models and not call.model and call.document is None and call.body.lstrip()[:1] == b"{":
+    elif key.models and not call.model and call.document is None and call.body:
         _read_model(call)
 
 
 def _read_model(call: Call) -> None:
+    """What a body that the front did not read says; that is no matter of the head, so it is not remembered."""
+    call.memo["read"] = True
+    if call.body.lstrip()[:1] != b"{":
+        return
     try:
         document = loads(call.body)
     except JSONError:
@@ -111,7 +118,7 @@ def _read_model(call: Call) -> None:
 
 
 def _told(call: Call, name: bytes, value: bytes) -> None:
-    """One of the caller's `x-penstock-…` headers; those of other stages are theirs."""
+    """One of the caller's `x-penstock-…` headers."""
     if name == b"x-penstock-tags":
         tags = tuple(tag.strip() for tag in value.decode("latin-1").split(",") if tag.strip())
         if len(tags) > _MAX_TAGS or not all(_TAG.match(tag) for tag in tags):
@@ -129,5 +136,5 @@ def _told(call: Call, name: bytes, value: bytes) -> None:
                 code="caller_bad_header",
             )
         call.session = session
-    elif name == b"x-penstock-route":
+    else:
         call.memo["route"] = value.decode("latin-1")

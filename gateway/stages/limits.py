@@ -19,6 +19,9 @@ from gateway.core.usage import UNKNOWN
 
 DEFAULT_OUTPUT = 1024  # tokens reserved for an answer whose length the caller does not bound
 
+_MAX_OUTPUT = 1 << 31
+_MAX_ANSWERS = 128
+
 _REQUESTS, _TOKENS, _USD, _CONCURRENT = range(len(UNITS))
 _WHAT = (b"limit", b"remaining", b"reset")
 _CODES = (
@@ -38,21 +41,16 @@ class _Compiled:
     `dearest` is the highest price of input and output tokens (`Price.rates`) and the price of a call.
     """
 
-    __slots__ = ("buckets", "dearest", "priced", "requests", "tokens")
+    __slots__ = ("buckets", "dearest", "priced", "shown")
 
     def __init__(self, buckets: list[Bucket], price: Price | None) -> None:
         self.buckets = tuple((bucket, UNITS.index(bucket.rule.unit)) for bucket in buckets)
-        self.requests = tuple(_Shown(bucket) for bucket, unit in self.buckets if unit == _REQUESTS)
-        self.tokens = tuple(_Shown(bucket) for bucket, unit in self.buckets if unit == _TOKENS)
+        shown = [[_Shown(b) for b, unit in self.buckets if unit == told] for told in (_REQUESTS, _TOKENS)]
+        self.shown = [each for each in shown if each]
         self.priced = price is not None
         self.dearest = (0, 0, 0)
         if price is not None:
             self.dearest = max(price.rates[:4]), max(price.rates[4:]), price.request
-
-    def ceiling(self, prompt: int, output: int) -> int:
-        """The most that so many tokens can cost, in micro-dollars, rounded up (`Price.ceiling`)."""
-        dearest_in, dearest_out, request = self.dearest
-        return request - (-(prompt * dearest_in + output * dearest_out) // SCALE)
 
 
 class _Shown:
@@ -68,10 +66,12 @@ class _Shown:
         self.limit = (names[0], b"%d" % rule.amount)
         self.reset = {at: (names[2], _seconds(at)) for at in (0.0, rule.seconds)}
 
-    def headers(self, standing: Standing) -> tuple[tuple[bytes, bytes], ...]:
+    def add(self, found: list[tuple[bytes, bytes]], standing: Standing) -> None:
         """Limit, what is left of it, and when it is whole again."""
-        reset = self.reset.get(standing.reset) or (self.names[2], _seconds(standing.reset))
-        return self.limit, (self.names[1], b"%d" % standing.remaining), reset
+        _, remaining, reset = standing
+        found.append(self.limit)
+        found.append((self.names[1], b"%d" % remaining))
+        found.append(self.reset.get(reset) or (self.names[2], _seconds(reset)))
 
 
 def _seconds(time: float) -> bytes:
@@ -175,27 +175,28 @@ class Limits(Stage):
     # -- x-ratelimit-*
 
     def _headers(self, compiled: _Compiled) -> list[tuple[bytes, bytes]]:
-        """Those of the tightest bucket of each kind."""
+        """Those of the tightest bucket of each kind; a bucket whose standing nobody knows has none."""
         found: list[tuple[bytes, bytes]] = []
-        for all_shown in (compiled.requests, compiled.tokens):
-            tightest: Standing | None = None
-            for shown in all_shown:
+        for each in compiled.shown:
+            tightest = None
+            for shown in each:
                 standing = self._leases.standing(shown.bucket)
                 if standing and (tightest is None or standing.remaining < tightest.remaining):
-                    tightest, chosen = standing, shown
+                    tightest, told = standing, shown
             if tightest is not None:
-                found += chosen.headers(tightest)
+                told.add(found, tightest)
         return found
 
 
 def _claim(call: Call, compiled: _Compiled) -> tuple[int, int]:
-    """What to reserve: tokens, and the most they can cost in micro-dollars."""
+    """What to reserve: tokens, and the most they can cost in micro-dollars (as `Price.ceiling`)."""
     document = call.document
     if document is None or not call.model:
         return 0, 0
     prompt = estimate(call.body)
     output = _output(document) if call.endpoint in _GENERATING else 0
-    return prompt + output, compiled.ceiling(prompt, output)
+    dearest_in, dearest_out, request = compiled.dearest
+    return prompt + output, request - (-(prompt * dearest_in + output * dearest_out) // SCALE)
 
 
 def _output(document: dict[str, Any]) -> int:
@@ -206,9 +207,12 @@ def _output(document: dict[str, Any]) -> int:
             given = document[name]
             if type(given) is int and given > most:
                 most = given
-    answers = document.get("n")
-    times = answers if type(answers) is int and answers > 1 else 1
-    return min(most or DEFAULT_OUTPUT, 1 << 31) * min(times, 128)
+    most = min(most, _MAX_OUTPUT) if most else DEFAULT_OUTPUT
+    if "n" in document:
+        answers = document["n"]
+        if type(answers) is int and answers > 1:
+            return most * min(answers, _MAX_ANSWERS)
+    return most
 
 
 def _refused(

@@ -136,6 +136,16 @@ def test_tags_and_sessions_that_are_not_clean_words_are_refused(header: tuple[by
     assert (caught.value.status, caught.value.code) == (400, "caller_bad_header")
 
 
+def test_a_verdict_that_depends_on_the_body_is_marked_as_such() -> None:
+    for body in (b"plain", b'{"model": "gpt-4"}'):
+        made = call("/rerun", endpoint="other", body=body, key=GPT)
+        access.admit(made)
+        assert made.memo
+    made = call(document={"model": "gpt-4"}, key=GPT)
+    access.admit(made)
+    assert not made.memo
+
+
 def test_a_body_that_is_no_json_is_left_alone() -> None:
     made = call("/other", endpoint="other", body=b"{not json", key=GPT)
     assert code(made) == ""
