@@ -28,6 +28,7 @@ class Reader(asyncio.Protocol):
         self._request = request
         self._ready = ready
         self.events = 0
+        self._answered = False
         self.lost = False
 
     def connection_made(self, transport: Any) -> None:
@@ -35,8 +36,9 @@ class Reader(asyncio.Protocol):
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        if not self.events and not data.startswith(b"HTTP/1.1 200"):
-            self.lost = True
+        if not self._answered:
+            self._answered = True
+            self.lost = not data.startswith(b"HTTP/1.1 200")
         self.events += data.count(b"data: ")
         if self.events >= 3:
             self._ready.set()
