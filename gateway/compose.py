@@ -64,7 +64,7 @@ class Composer:
             prices=PriceList(settings.prices),
             auth_mode=settings.auth.mode,
         )
-        return Pipeline(self._stages(settings, parts), settings.revision)
+        return Pipeline(self._stages(settings, parts), settings.revision, parts.keys)
 
     @property
     def backends(self) -> list[Backend]:

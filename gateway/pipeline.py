@@ -6,32 +6,56 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from itertools import takewhile
+from math import inf
+from typing import Any, NamedTuple
 
 from gateway.core.call import Call
 from gateway.core.codec import FrameSplitter, dumps
 from gateway.core.errors import FaultError, GatewayError
-from gateway.core.ports import Stage
+from gateway.core.ports import KeyDirectory, Stage
+from gateway.core.principal import Principal
 from gateway.core.reply import Event, Reply
+from gateway.core.route import Plan
 
 log = logging.getLogger("penstock.pipeline")
+
+_MOST_VERDICTS = 64  # of one head
+_LONGEST_MODEL = 128
 
 JSON = (b"content-type", b"application/json")
 
 _background: set[asyncio.Task[None]] = set()
 
 
+class Verdict(NamedTuple):
+    """What the steady stages said about one head and model: it holds until keys or pipeline change."""
+
+    pipeline: Pipeline
+    generation: int
+    until: float  # epoch seconds
+    principal: Principal
+    alias: str
+    plan: Plan
+    tags: tuple[str, ...]
+    session: str
+
+
 class Pipeline:
     """The compiled policy path of one revision: only the verbs that stages override.
 
     A verb that is a plain function is called without an await; a plain `admit` may also return
-    an awaitable when, this once, it has to wait.
+    an awaitable when, this once, it has to wait. The first stages that are `steady` are asked once
+    for a head and model, and their word is remembered until a key changes (`keys.generation`).
     """
 
-    def __init__(self, stages: Sequence[Stage], revision: str = "") -> None:
+    def __init__(self, stages: Sequence[Stage], revision: str = "", keys: KeyDirectory | None = None) -> None:
         self.stages = tuple(stages)
         self.revision = revision
-        self.admits = _verbs(stages, "admit")
+        self._keys = keys
+        steady = list(takewhile(lambda stage: stage.steady, stages)) if keys is not None else []
+        self.steady = _verbs(steady, "admit")
+        self.admits = _verbs(self.stages[len(steady) :], "admit")
         self.emits = _verbs(stages, "emit")
         # The last stage settles first: what it finds out (usage, money), those before it need.
         self.settles = _verbs(stages, "settle")[::-1]
@@ -62,6 +86,11 @@ class Pipeline:
     async def answer(self, call: Call) -> Reply:
         """Walk the stages until one answers. Refusals and faults come back as replies."""
         try:
+            if self.steady and not self._recall(call):
+                reply = await self._walk(self.steady, call)
+                if reply is not None:
+                    return reply
+                self._remember(call)
             for admit in self.admits:
                 reply = admit(call)
                 if reply is not None:
@@ -69,7 +98,7 @@ class Pipeline:
                         reply = await reply
                         if reply is None:
                             continue
-                    return reply  # type: ignore[no-any-return]
+                    return reply
             raise FaultError("No stage answered the call.", status=500, code="gateway_no_answer")
         except GatewayError as error:
             return refusal(call, error)
@@ -78,6 +107,49 @@ class Pipeline:
             return refusal(
                 call, FaultError("The gateway failed on this call.", status=500, code="gateway_fault")
             )
+
+    async def _walk(self, admits: Sequence[Callable[..., Any]], call: Call) -> Reply | None:
+        for admit in admits:
+            reply = admit(call)
+            if reply is not None and type(reply) is not Reply:
+                reply = await reply
+            if reply is not None:
+                return reply  # type: ignore[no-any-return]
+        return None
+
+    def _recall(self, call: Call) -> bool:
+        """Take over what the steady stages said before, if it still holds."""
+        origin = call.origin
+        verdict: Verdict | None = origin.verdicts.get(call.model) if origin is not None else None
+        if verdict is None:
+            return False
+        pipeline, generation, until, call.principal, call.alias, call.plan, call.tags, call.session = verdict
+        if pipeline is self and generation == self._keys.generation and (until > call.wall):  # type: ignore[union-attr]
+            return True
+        call.principal, call.alias, call.plan, call.tags, call.session = None, "", None, (), ""
+        return False
+
+    def _remember(self, call: Call) -> None:
+        """Keep what was said, unless it depends on more than head and model."""
+        origin, principal, plan = call.origin, call.principal, call.plan
+        if (
+            origin is None
+            or principal is None
+            or plan is None
+            or not plan.steady
+            or call.memo
+            or call.reasons
+        ):
+            return
+        if len(origin.verdicts) >= _MOST_VERDICTS or len(call.model) > _LONGEST_MODEL:
+            origin.verdicts.clear()
+            return
+        expires = principal.key.expires
+        until = inf if expires is None else expires
+        generation = self._keys.generation  # type: ignore[union-attr]
+        origin.verdicts[call.model] = Verdict(
+            self, generation, until, principal, call.alias, plan, call.tags, call.session
+        )
 
     def settle(self, call: Call) -> None:
         """Every stage's last word. What has to wait is finished in the background, shielded."""

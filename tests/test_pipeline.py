@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 
-from gateway.core.call import Call
+from gateway.core.call import Call, Origin
 from gateway.core.errors import CallerError, FaultError, PolicyError
+from gateway.core.keys import Keys
 from gateway.core.ports import Stage
+from gateway.core.principal import KeyEntry, Principal
 from gateway.core.reply import Event, Reply
+from gateway.core.route import Plan, Target
 from gateway.live import Live
 from gateway.pipeline import Emitter, Pipeline
 
@@ -171,3 +175,85 @@ def test_an_idle_pipeline_retires_at_once() -> None:
     old, retired = Pipeline([], "1"), []
     Live(old).swap(Pipeline([], "2"), retired.append)
     assert retired == [old]
+
+
+class Steady(Note):
+    """Says who calls; asked once for a head and model."""
+
+    steady = True
+
+    def __init__(self, name: str, log: list[str], plan: Plan, expires: float | None = None) -> None:
+        super().__init__(name, log)
+        self._plan = plan
+        self._principal = Principal(KeyEntry(id="k", name="k", digest=b"d", expires=expires))
+
+    def admit(self, call: Call) -> None:  # type: ignore[override]
+        self.log.append(f"admit {self.name}")
+        call.principal, call.plan, call.alias, call.tags = self._principal, self._plan, "m", ("t",)
+
+
+def steadily(plan: Plan, expires: float | None = None) -> tuple[Pipeline, Keys, list[str]]:
+    log: list[str] = []
+    keys = Keys()
+    stages = [Steady("who", log, plan, expires), Note("last", log, Reply(200, [], b""))]
+    return Pipeline(stages, "r", keys), keys, log
+
+
+def from_head(origin: Origin, model: str = "m") -> Call:
+    made = call()
+    made.origin, made.model, made.wall = origin, model, time.time()
+    return made
+
+
+PLAN = Plan((Target("b"),), "exact", "m")
+
+
+def test_steady_stages_are_asked_once_for_a_head_and_model() -> None:
+    pipeline, _, log = steadily(PLAN)
+    origin = Origin()
+    for model in ("m", "m", "n"):
+        made = from_head(origin, model)
+        asyncio.run(pipeline.answer(made))
+        assert made.principal is not None and (made.plan, made.tags) == (PLAN, ("t",))
+    assert log == ["admit who", "admit last", "admit last", "admit who", "admit last"]
+
+
+def test_steady_stages_are_asked_again_when_a_key_changes() -> None:
+    pipeline, keys, log = steadily(PLAN)
+    origin = Origin()
+    asyncio.run(pipeline.answer(from_head(origin)))
+    keys.replace([])
+    asyncio.run(pipeline.answer(from_head(origin)))
+    assert log.count("admit who") == 2
+
+
+def test_steady_stages_are_asked_again_by_another_pipeline() -> None:
+    origin = Origin()
+    for _ in range(2):
+        pipeline, _, log = steadily(PLAN)
+        asyncio.run(pipeline.answer(from_head(origin)))
+        assert log == ["admit who", "admit last"]
+
+
+def test_an_expired_key_is_looked_at_again() -> None:
+    pipeline, _, log = steadily(PLAN, expires=time.time() - 1)
+    origin = Origin()
+    for _ in range(2):
+        asyncio.run(pipeline.answer(from_head(origin)))
+    assert log.count("admit who") == 2
+
+
+def test_a_plan_that_was_drawn_is_drawn_for_each_call() -> None:
+    pipeline, _, log = steadily(Plan((Target("b"),), "exact", "m", steady=False))
+    origin = Origin()
+    for _ in range(2):
+        asyncio.run(pipeline.answer(from_head(origin)))
+    assert log.count("admit who") == 2
+
+
+def test_what_is_remembered_of_a_head_is_bounded() -> None:
+    pipeline, _, _ = steadily(PLAN)
+    origin = Origin()
+    for number in range(500):
+        asyncio.run(pipeline.answer(from_head(origin, f"m{number}")))
+    assert len(origin.verdicts) <= 64

@@ -12,18 +12,32 @@ from gateway.core.usage import NONE, Usage
 Headers = list[tuple[bytes, bytes]]
 
 
+class Origin:
+    """What many requests have in common: the same head but for its length. Pipelines remember here.
+
+    `verdicts` maps a model to what the steady stages said about this head and that model, bounded.
+    """
+
+    __slots__ = ("verdicts",)
+
+    def __init__(self) -> None:
+        self.verdicts: dict[str, Any] = {}
+
+
 class Call:
     """One request on its way through the stages. Times are `time.monotonic()` seconds; 0.0 is "not yet".
 
     `path` is percent-encoded as it came, without the query and without a leading /v1;
     `endpoint` is the path without its slashes where the path is one the gateway knows
-    ("chat/completions"), else "other". Header names are lower-case. `passed` is the wire block of
-    those request headers that may go upstream ("name: value\\r\\n"…), hop-by-hop and ours removed.
+    ("chat/completions"), else "other". Header names are lower-case; content-length stays in the
+    front. Calls with the same head share `headers`: do not change the list. `passed` is the wire
+    block of those request headers that may go upstream ("name: value\r\n"…), hop-by-hop and ours removed.
     """
 
     # Defaults stand on the class: a call sets only what it has, which is less work per request than
     # slots that must all be filled.
     id = ""
+    origin: Origin | None = None  # shared with other calls; read-only like `headers`
     query = b""
     passed = b""
     client = ""

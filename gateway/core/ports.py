@@ -20,6 +20,10 @@ class Stage:
     pipeline keeps only the verbs a class overrides. A refusal is a `GatewayError`.
     """
 
+    # True where `admit` depends on the request's head, endpoint and model alone and sets nothing but
+    # principal, model, alias, plan, tags and session: the pipeline then asks once and remembers.
+    steady = False
+
     def __init__(self, options: Any, parts: Any) -> None:
         """Keep the options and the tools; no I/O here."""
 

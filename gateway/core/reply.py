@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.call import Headers
@@ -70,7 +69,7 @@ class Reply:
     the body is server-sent events, so that an error can still be told inside it.
     """
 
-    __slots__ = ("body", "event_stream", "headers", "on_close", "source", "status", "tap")
+    __slots__ = ("body", "event_stream", "headers", "source", "status", "tap", "wire")
 
     def __init__(
         self,
@@ -87,4 +86,4 @@ class Reply:
         self.source = source
         self.event_stream = event_stream
         self.tap = tap
-        self.on_close: Callable[[], None] | None = None
+        self.wire = b""  # the headers in wire form, where a backend has them ready and nobody changed them

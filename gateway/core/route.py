@@ -35,3 +35,4 @@ class Plan:
     targets: tuple[Target, ...]
     reason: str
     alias: str  # the configured name that matched: the only model label metrics may carry
+    steady: bool = True  # every call for this model gets the same plan; False where it was drawn

@@ -61,9 +61,8 @@ class ClientConnection(HttpToolsProtocol):
         self._state = SHUT
         self.intake.leave(self)
         self._release()
-        conversation = self._conversation
-        if conversation is not None and conversation.task is not None:
-            conversation.task.cancel()
+        if self._conversation is not None:
+            self._conversation.cancel()
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
         super().connection_lost(exc)
@@ -74,7 +73,8 @@ class ClientConnection(HttpToolsProtocol):
         """The call has ended and is settled: the connection takes the next request, or closes."""
         self.intake.exit(conversation)
         self._conversation = None
-        self._release()
+        if self._reserved:
+            self._release()
         self.server_state.total_requests += 1
         if self._state == SHUT or self.transport.is_closing():
             return

@@ -78,10 +78,13 @@ class Conversation:
         self.pipeline.settle(self.call)
         self._lane.finished(self, self._close)
 
-    def done(self, task: asyncio.Task[None]) -> None:
-        """The task's callback: a task cancelled before its first step never reached `run`."""
-        self._lane.tasks.discard(task)
-        if not self._ended:
+    def cancel(self) -> None:
+        """Stop: the client has gone, or `expire`. A task that has not begun would never reach `run`."""
+        task = self.task
+        if task is None or self._ended:
+            return
+        task.cancel()
+        if not self.call.began:
             self._cancelled()
             self._end()
 
@@ -267,8 +270,7 @@ class Conversation:
     def expire(self) -> None:
         """The drain deadline: end with a final error event, or a 503 where nothing was sent yet."""
         self._expired = True
-        if self.task is not None:
-            self.task.cancel()
+        self.cancel()
 
 
 class _Plain:

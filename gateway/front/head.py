@@ -65,16 +65,17 @@ def overhead(call: Call, now: float) -> float:
 
 def own(call: Call) -> bytes:
     """All headers the gateway adds, as a wire block."""
-    text = b"x-request-id: %b\r\n%bx-penstock-overhead-ms: %.3f\r\n" % (
+    usage, limits = call.usage, call.memo.get("ratelimit", b"")
+    cost = b""
+    if usage.source == "provider" or usage.source == "estimated":
+        cost = b"x-penstock-cost-usd: %d.%06d\r\n" % divmod(call.cost, 1_000_000)
+    return b"x-request-id: %b\r\n%bx-penstock-overhead-ms: %.3f\r\n%b%b" % (
         call.id.encode(),
         reasons(call),
         overhead(call, time.monotonic()) * 1000,
+        cost,
+        limits if type(limits) is bytes else block(limits),
     )
-    source = call.usage.source
-    if source == "provider" or source == "estimated":
-        text += b"x-penstock-cost-usd: %d.%06d\r\n" % divmod(call.cost, 1_000_000)
-    limits: Headers | None = call.memo.get("ratelimit")
-    return text + block(limits) if limits else text
 
 
 def block(headers: Headers) -> bytes:
@@ -91,7 +92,8 @@ def block(headers: Headers) -> bytes:
 
 def render(call: Call, reply: Reply, framing: bytes) -> bytes:
     """The whole head; `framing` is content-length, transfer-encoding and connection, in wire form."""
-    return b"%b%b%b%b\r\n" % (STATUS[reply.status], block(reply.headers), own(call), framing)
+    wire = reply.wire or block(reply.headers)
+    return b"%b%b%b%b\r\n" % (STATUS[reply.status], wire, own(call), framing)
 
 
 def pairs(call: Call) -> Headers:

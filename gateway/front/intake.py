@@ -55,7 +55,14 @@ class Intake:
         call = Call(head.method, head.path, head.endpoint, head.headers, body)
         call.passed = head.passed
         call.query = head.query
-        self.stamp(call, received)
+        call.origin = head
+        # As `stamp` does, without the frame.
+        self._count += 1
+        call.id = f"{self._prefix}{self._count:08x}"
+        call.received = received
+        call.wall = received + self._skew
+        call.arrived = time.monotonic()
+        call.revision = self.live.pipeline.revision
         return call
 
     def stamp(self, call: Call, received: float) -> None:
@@ -70,8 +77,8 @@ class Intake:
     def enter(self, conversation: Entrant) -> None:
         """A call begins, on the pipeline that is current now."""
         live = self.live
-        conversation.pipeline = live.pipeline
-        conversation.pipeline.inflight += 1
+        pipeline = conversation.pipeline = live.pipeline
+        pipeline.inflight += 1
         live.running.add(conversation)
 
     def exit(self, conversation: Entrant) -> None:

@@ -15,7 +15,7 @@ from gateway.front.chunked import ChunkedBody
 from gateway.front.connection import AHEAD, BODY, BUSY, COLD, HEAD, SHUT, ClientConnection
 from gateway.front.conversation import Conversation
 from gateway.front.intake import Intake
-from gateway.front.request import CHUNKED, Head, hopeless, parse
+from gateway.front.request import CHUNKED, Head, hopeless, parse, recall, remember
 from gateway.live import Live
 from gateway.settings.schema import Bounds
 
@@ -63,22 +63,29 @@ class LaneProtocol(ClientConnection):
                 return
             if end > self.bounds.headers:
                 hopeless(data[: end + 4], self.bounds.headers)
-            head = parse(data[:end])
-            if head.length > self.bounds.body:
+            known = recall(data, end)
+            if known is not None:
+                head, length = known
+            else:
+                head = parse(data[:end])
+                length = head.length
+                remember(data, end, head)
+            if length > self.bounds.body:
                 raise bodies.too_large(self.bounds.body)
         except GatewayError as error:
             self._refuse(error)
             return
         self.minor = head.minor
-        if head.endpoint in HOT and head.method == "POST" and len(head.path) == len(head.endpoint) + 1:
-            self._begin_hot(head, data[end + 4 :])
+        if not (head.endpoint in HOT and head.method == "POST" and len(head.path) == len(head.endpoint) + 1):
+            self._begin_cold(head, length, data, end + 4)
+        elif end + 4 + length == len(data) and length >= 0:
+            self._start(head, data[end + 4 :])  # the whole request in one read: what most are
         else:
-            self._begin_cold(head, data, end + 4)
+            self._begin_hot(head, length, data[end + 4 :])
 
     # -- the hot lane
 
-    def _begin_hot(self, head: Head, rest: bytes) -> None:
-        length = head.length
+    def _begin_hot(self, head: Head, length: int, rest: bytes) -> None:
         if 0 <= length <= len(rest):
             if length != len(rest):
                 rest, self._held = rest[:length], rest[length:]
@@ -136,16 +143,14 @@ class LaneProtocol(ClientConnection):
         except GatewayError as error:
             conversation.refuse(error)
             return
-        task = conversation.task = self.loop.create_task(conversation.run())
-        self.tasks.add(task)
-        task.add_done_callback(conversation.done)
+        conversation.task = self.loop.create_task(conversation.run())
 
     # -- the cold lane
 
-    def _begin_cold(self, head: Head, data: bytes, end: int) -> None:
+    def _begin_cold(self, head: Head, length: int, data: bytes, end: int) -> None:
         self._state, self._answered = COLD, False
-        self._left = head.length
-        self._chunks = ChunkedBody(self.bounds.body) if head.length == CHUNKED else None
+        self._left = length
+        self._chunks = ChunkedBody(self.bounds.body) if length == CHUNKED else None
         self.deadline = time.monotonic() + self.bounds.body_time if self._left else 0.0
         super().data_received(data[:end])
         rest = data[end:]

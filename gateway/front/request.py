@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.core.call import Headers
+from gateway.core.call import Headers, Origin
 from gateway.core.errors import CallerError
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
 
@@ -50,7 +50,7 @@ ENDPOINTS = frozenset(
 FAMILIES = ("models", "files", "batches", "responses", "images", "audio")
 
 
-class Head:
+class Head(Origin):
     """A request head that passed. `length` is the body's: bytes, or `CHUNKED`.
 
     `path` is without a leading /v1; `passed` the wire block of headers that may go upstream.
@@ -71,6 +71,7 @@ class Head:
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.method = ""
         self.path = ""
         self.query = b""
@@ -105,14 +106,15 @@ def parse(data: bytes) -> Head:
         if found is None:
             found = field(line)
         pair, kind, wire, number = found
+        if kind == LENGTH:
+            lengths += 1
+            head.length = number
+            continue
         headers.append(pair)
         if kind == PASS:
             passed.append(wire)
         elif kind == HOST:
             hosts += 1
-        elif kind == LENGTH:
-            lengths += 1
-            head.length = number
         elif kind == FRAMING:
             framing = [pair] if framing is None else [*framing, pair]
     head.headers = headers
@@ -126,6 +128,38 @@ def parse(data: bytes) -> Head:
     if framing is not None:
         _frame(head, framing, lengths)
     return head
+
+
+# Heads that passed, by their bytes without the digits of content-length: a client's requests differ in
+# nothing else. What is found here was parsed strictly once, and the digits are looked at each time.
+_heads: dict[bytes, Head] = {}
+_MOST_HEADS = 1024
+_LONGEST_HEAD = 4096
+_LENGTH_ENDS = b"ength: "
+
+
+def recall(data: bytes, end: int) -> tuple[Head, int] | None:
+    """A head (`data[:end]`) met before, and this one's body length; None: it has to be parsed."""
+    cut = data.rfind(_LENGTH_ENDS, 0, end) + 7
+    if cut < 7:
+        return None
+    stop = data.find(b"\r", cut, end + 1)
+    head = _heads.get(data[:cut] + data[stop:end])
+    digits = data[cut:stop]
+    if head is None or not digits.isdigit() or len(digits) > 18:
+        return None
+    return head, int(digits)
+
+
+def remember(data: bytes, end: int, head: Head) -> None:
+    """Keep a head that `parse` passed, where `recall` can find it."""
+    cut = data.rfind(_LENGTH_ENDS, 0, end) + 7
+    line = data[:cut].rpartition(b"\r\n")[2].lower()
+    if line != b"content-length: " or head.length < 0 or end > _LONGEST_HEAD:
+        return
+    if len(_heads) >= _MOST_HEADS:
+        _heads.clear()
+    _heads[data[:cut] + data[data.find(b"\r", cut, end + 1) : end]] = head
 
 
 _targets: dict[bytes, tuple[str, str, bytes, str, int]] = {}

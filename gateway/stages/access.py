@@ -105,7 +105,7 @@ def _name_model(call: Call, key: KeyEntry) -> None:
 
 
 def _read_model(call: Call) -> None:
-    """What a body that the front did not read says; that is no matter of the head, so it is not remembered."""
+    """What a body that nobody has read says. It is no matter of the head, so it is not remembered."""
     call.memo["read"] = True
     if call.body.lstrip()[:1] != b"{":
         return

@@ -26,6 +26,8 @@ class Auth(Stage):
     on each call. Whatever is wrong with an unknown key, the answer is the same.
     """
 
+    steady = True
+
     def __init__(self, options: Any, parts: Parts) -> None:
         self._keys = parts.keys
         self._anyone = Principal(ANYONE) if parts.auth_mode == "open" else None

@@ -27,6 +27,8 @@ class Catalog(Stage):
     Other names go on: the backend that their glob leads to knows them.
     """
 
+    steady = True  # what it answers is never remembered, that it does not answer is
+
     def __init__(self, options: Any, parts: Parts) -> None:
         self._backends = parts.backends
         self._exact = {rule.name: rule for rule in parts.models if not rule.glob}

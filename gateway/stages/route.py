@@ -25,7 +25,8 @@ class _Choice:
 
     def __init__(self, rule: ModelRule, reason: str) -> None:
         weighted = [target for target in rule.targets if target.weight > 0] or list(rule.targets)
-        self.plans = [_plan(target, rule, reason) for target in weighted]
+        steady = len(weighted) == 1
+        self.plans = [_plan(target, rule, reason, steady) for target in weighted]
         self.sums = list(accumulate(target.weight or 1.0 for target in weighted))
 
     def pick(self, random: Random) -> Plan:
@@ -35,9 +36,9 @@ class _Choice:
         return self.plans[min(bisect(self.sums, random.random() * self.sums[-1]), len(self.plans) - 1)]
 
 
-def _plan(first: Target, rule: ModelRule, reason: str) -> Plan:
+def _plan(first: Target, rule: ModelRule, reason: str, steady: bool) -> Plan:
     rest = tuple(target for target in rule.fallback if target != first)
-    return Plan((first, *rest), reason, rule.name)
+    return Plan((first, *rest), reason, rule.name, steady)
 
 
 class Route(Stage):
@@ -46,6 +47,8 @@ class Route(Stage):
     Nothing a caller sends names an address or a credential: the body is not looked at, and
     `x-penstock-route` chooses among the backends that the rule gives anyway. Plans are shared between calls.
     """
+
+    steady = True
 
     def __init__(self, options: Any, parts: Parts, random: Random | None = None) -> None:
         self._random = random or Random()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import CallerError
-from gateway.front.request import CHUNKED, parse
+from gateway.front.request import CHUNKED, parse, recall, remember
 
 HOST = b"\r\nHost: gateway.example:8080"
 
@@ -195,3 +195,58 @@ def test_no_bytes_make_it_fail_in_another_way(data: bytes) -> None:
             assert error.status in (400, 405, 413, 414, 431)
         else:
             assert b"\n\n" not in head.passed and b"\x00" not in head.passed
+
+
+def learn(data: bytes) -> None:
+    end = data.index(b"\r\n\r\n")
+    remember(data, end, parse(data[:end]))
+
+
+def recalled(data: bytes) -> int | None:
+    found = recall(data, data.index(b"\r\n\r\n"))
+    return None if found is None else found[1]
+
+
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\nX-One: 1\r\n\r\n"
+
+
+def test_a_head_met_before_is_known_by_all_but_its_length() -> None:
+    learn(CHAT % b"12")
+    assert recalled(CHAT % b"12") == 12
+    assert recalled(CHAT % b"99999") == 99999
+
+
+@pytest.mark.parametrize(
+    "length", [b"+5", b"5 ", b" 5", b"5, 5", b"0x5", b"", b"-1", b"\xd9\xa3", b"1" * 19, b"5_0"]
+)
+def test_a_length_that_is_no_plain_number_is_never_taken_from_memory(length: bytes) -> None:
+    learn(CHAT % b"12")
+    assert recalled(CHAT % length) is None
+
+
+def test_only_the_length_may_differ() -> None:
+    learn(CHAT % b"12")
+    assert recalled((CHAT % b"12").replace(b"X-One: 1", b"X-One: 2")) is None
+    assert recalled((CHAT % b"12").replace(b"\r\nX-One", b"\r\nContent-Length: 12\r\nX-One")) is None
+    assert recalled((CHAT % b"12").replace(b"\r\nX-One", b"\r\nTransfer-Encoding: chunked\r\nX-One")) is None
+
+
+def test_a_number_in_another_header_is_not_taken_for_the_length() -> None:
+    data = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nX-Strength: 7\r\n\r\n"
+    learn(data)
+    assert recalled(data) is None
+    assert recalled(data.replace(b"7", b"999")) is None
+
+
+@given(st.binary(max_size=60), st.binary(max_size=12))
+def test_what_is_recalled_is_what_would_be_parsed(name: bytes, length: bytes) -> None:
+    data = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n%bContent-Length: %b\r\n\r\n"
+    end = len(data % (name, b"3")) - 4
+    try:
+        remember(data % (name, b"3"), end, parse((data % (name, b"3"))[:end]))
+    except CallerError:
+        return
+    other = data % (name, length)
+    found = recall(other, other.index(b"\r\n\r\n"))
+    if found is not None:
+        assert parse(other[: other.index(b"\r\n\r\n")]).length == found[1]
