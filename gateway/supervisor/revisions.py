@@ -44,7 +44,9 @@ class Revisions:
             return None
         self._watch(fresh.sources)
         self.fault = ""
-        if fresh.revision == self.current.revision:
+        if (
+            fresh.revision == self.current.revision and not fresh.server.tls
+        ):  # a renewed certificate shows nowhere
             return None
         return self._fixed(fresh)
 

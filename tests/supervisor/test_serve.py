@@ -8,12 +8,14 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import trustme
 
 from tests.e2e.gateway import KEY, Gateway
 from tests.e2e.running import ROOT, Running, free_ports, until
@@ -127,6 +129,33 @@ def test_a_unix_socket_is_served_and_removed(serve, tmp_path):
     assert not path.exists()
 
 
+def test_tls_is_served_and_a_renewed_certificate_is_taken(serve, config, tmp_path):
+    authorities = [trustme.CA(), trustme.CA()]
+
+    def renew(authority):
+        leaf = authority.issue_cert("127.0.0.1")
+        leaf.private_key_pem.write_to_path(str(tmp_path / "tls.key"))
+        leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "tls.crt"))
+
+    def answered(authority):
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        client = http.client.HTTPSConnection("127.0.0.1", gateway.port, timeout=10, context=context)
+        try:
+            client.request("GET", "/healthz")
+            return client.getresponse().status == 200
+        except ssl.SSLError:
+            return False
+        finally:
+            client.close()
+
+    renew(authorities[0])
+    gateway = serve(server='tls = { cert = "file:tls.crt", key = "file:tls.key" }')
+    assert answered(authorities[0]) and not answered(authorities[1])
+    renew(authorities[1])
+    until("the new certificate is shown", lambda: answered(authorities[1]))
+
+
 # -- death of a worker
 
 
@@ -236,9 +265,14 @@ def test_when_all_processes_are_killed_the_next_start_books_what_they_had_under_
 def test_sigterm_turns_readiness_off_finishes_running_streams_and_exits_0(serve):
     gateway = serve(workers=2)
     stream = Stream(gateway, "fault;tokens=60;interval=0.02")
+    idle = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    idle.request("GET", "/healthz")
+    idle.getresponse().read()
     gateway.signal(signal.SIGTERM)
     until("readiness is off", lambda: gateway.admin("/readyz")[0] == 503)
     until("nobody listens", lambda: not listening(gateway.port))
+    assert idle.sock.recv(1) == b""  # an idle connection is not waited for
+    idle.close()
     assert b"[DONE]" in stream.rest()
     assert gateway.wait() == 0
     assert outcomes(gateway) == [(stream.id, "ok")]
