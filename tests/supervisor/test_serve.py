@@ -115,6 +115,16 @@ def test_a_port_in_use_is_refused_with_its_name(serve):
     assert "can't listen on server.listen" in gateway.output()
 
 
+def test_a_file_that_is_no_ledger_is_refused_and_left_alone(serve, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ledger.sqlite").write_bytes(b"my precious notes" * 1000)
+    gateway = serve(ready=False)
+    assert gateway.wait() == 1
+    assert "not a database" in gateway.output()
+    assert (tmp_path / "data" / "ledger.sqlite").read_bytes() == b"my precious notes" * 1000
+    assert not gateway.worker_pids()
+
+
 def test_a_unix_socket_is_served_and_removed(serve, tmp_path):
     path = tmp_path / "data.sock"
     gateway = serve(env={"PENSTOCK_LISTEN": f"unix:{path}"})
