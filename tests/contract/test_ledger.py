@@ -202,20 +202,25 @@ def test_usage_with_a_time_without_zone_is_a_fault(ledger: Ledger) -> None:
         ledger.usage(("key",), datetime(2026, 1, 1))
 
 
-_fields = st.fixed_dictionaries(
-    {},
-    optional={
-        "ts": st.integers(NOON - 50 * HOUR, NOON + 50 * HOUR),
-        "key": st.sampled_from(["", "k1", "k2", "k'3\"; --"]),
-        "model": st.sampled_from(["m1", "m2", "m\x00é"]),
-        "outcome": st.sampled_from(["ok", "refused", "abandoned", "failed"]),
-        "usage_source": st.sampled_from(["provider", "estimated", "unknown", "none"]),
-        "stream": st.booleans(),
-        **{kind: st.integers(0, 10_000) for kind in KINDS},
-        "cost_micros": st.integers(0, 1_000_000),
-        "hold_tokens": st.integers(0, 10_000),
-        "hold_micros": st.integers(0, 10_000),
-    },
+_always = {
+    "id": st.sampled_from(["one", "two"]),
+    "ts": st.integers(NOON - 50 * HOUR, NOON + 50 * HOUR),
+    "model": st.sampled_from(["m1", "m2", "m\x00é"]),
+    "outcome": st.sampled_from(["ok", "refused", "abandoned", "failed"]),
+}
+_mostly = {
+    "key": st.sampled_from(["", "k1", "k2", "k'3\"; --"]),
+    "usage_source": st.sampled_from(["provider", "estimated", "unknown", "none"]),
+    "stream": st.booleans(),
+    **{kind: st.integers(0, 10_000) for kind in KINDS},
+    "cost_micros": st.integers(0, 1_000_000),
+    "hold_tokens": st.integers(0, 10_000),
+    "hold_micros": st.integers(0, 10_000),
+    "tags": st.just(["a"]),
+    "charges": st.just([]),
+}
+_fields = st.fixed_dictionaries(_always, optional=_mostly) | st.fixed_dictionaries(
+    {}, optional=_always | _mostly
 )
 
 
