@@ -40,12 +40,14 @@ class Gateway(Running):
         *,
         workers: int = 1,
         server: str = "",
+        listen: str = "",
         env: dict[str, str] | None = None,
         ready: bool = True,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.port, self.admin_port = free_ports(2)
+        self._listen = listen or f"127.0.0.1:{self.port}"
         self.workers = workers
         self._server = server
         self.path = directory / "gateway.toml"
@@ -63,7 +65,7 @@ class Gateway(Running):
     def write(self, config: str) -> None:
         """Put a configuration in place, as an editor does: another file under the same name."""
         head = (
-            f'[server]\nlisten = "127.0.0.1:{self.port}"\nadmin = "127.0.0.1:{self.admin_port}"\n'
+            f'[server]\nlisten = "{self._listen}"\nadmin = "127.0.0.1:{self.admin_port}"\n'
             f'workers = {self.workers}\ndata_dir = "data"\n{self._server}\n'
         )
         draft = self.directory / "draft.toml"

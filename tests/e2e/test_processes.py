@@ -6,17 +6,19 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
-from tests.e2e.gateway import KEY, Gateway, standard
+from tests.e2e.gateway import KEY, PROVIDER_KEY, Gateway, standard
 from tests.e2e.provider import Provider
 from tests.e2e.raw import Conversation, request
-from tests.e2e.running import until
+from tests.e2e.running import Running, free_ports, until
 
 
 @contextmanager
@@ -171,3 +173,32 @@ def test_with_no_file_and_no_keys_the_echo_backend_answers(tmp_path: Path) -> No
         assert pieces[-1].usage and pieces[-1].usage.total_tokens > 0
         for path in (tmp_path / "gw" / "data").rglob("*"):
             assert not path.is_file() or key.encode() not in path.read_bytes()
+
+
+def test_it_listens_on_a_unix_socket_too(tmp_path: Path, provider: Provider) -> None:
+    path = tmp_path / "s"
+    with Gateway(tmp_path / "gw", standard(provider.url, provider.url), listen=f"unix:{path}") as gateway:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(request({"model": "gpt-4o-mini", "messages": []}, KEY, Connection="close"))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        until("a row", gateway.rows)
+
+
+def test_the_same_pipeline_runs_under_any_asgi_server(tmp_path: Path, provider: Provider) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(f'[server]\ndata_dir = "data"\n{standard(provider.url, provider.url)}')
+    [port] = free_ports(1)
+    command = [sys.executable, "-m", "uvicorn", "gateway.front.asgi:app", "--port", str(port)]
+    env = {"PENSTOCK_CONFIG": str(config), "PROVIDER_KEY": PROVIDER_KEY, "BACKUP_KEY": "b", "CALLER_KEY": KEY}
+    with Running(command, tmp_path / "asgi.log", env) as server:
+        until("it listens", lambda: not refuses(port) or not server.alive)
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as client:
+            messages: list[Any] = [{"role": "user", "content": "asgi-mark"}]
+            whole = client.chat.completions.create(model="renamed", messages=messages)
+            pieces = client.chat.completions.create(model="renamed", messages=messages, stream=True)
+            said = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+            assert said == whole.choices[0].message.content
+            with pytest.raises(openai.AuthenticationError):
+                client.with_options(api_key="sk-wrong").models.list()
+        assert {one.model for one in provider.marked("asgi-mark")} == {"gpt-4o-mini"}
