@@ -85,37 +85,45 @@ class Pipeline:
 
     async def answer(self, call: Call) -> Reply:
         """Walk the stages until one answers. Refusals and faults come back as replies."""
+        reply = self.begin(call)
+        return reply if type(reply) is Reply else await self.finish(call, reply)  # type: ignore[arg-type]
+
+    def begin(self, call: Call) -> Reply | Awaitable[Reply]:
+        """Walk as far as nobody has to wait: the answer, or what `finish` is to be given for it."""
         try:
             if self.steady and not self._recall(call):
-                reply = await self._walk(self.steady, call)
-                if reply is not None:
-                    return reply
-                self._remember(call)
-            for admit in self.admits:
-                reply = admit(call)
-                if reply is not None:
-                    if type(reply) is not Reply:
-                        reply = await reply
-                        if reply is None:
-                            continue
-                    return reply
-            raise FaultError("No stage answered the call.", status=500, code="gateway_no_answer")
-        except GatewayError as error:
-            return refusal(call, error)
-        except Exception:
-            log.exception("a stage failed", extra={"request_id": call.id})
-            return refusal(
-                call, FaultError("The gateway failed on this call.", status=500, code="gateway_fault")
-            )
+                reply = self._walk((*self.steady, self._remember, *self.admits), call)
+            else:
+                reply = self._walk(self.admits, call)
+        except Exception as error:
+            return failure(call, error)
+        return reply
 
-    async def _walk(self, admits: Sequence[Callable[..., Any]], call: Call) -> Reply | None:
-        for admit in admits:
+    async def finish(self, call: Call, waiting: Awaitable[Reply]) -> Reply:
+        """The rest of the walk."""
+        try:
+            return await waiting
+        except Exception as error:
+            return failure(call, error)
+
+    def _walk(self, admits: tuple[Callable[..., Any], ...], call: Call) -> Reply | Awaitable[Reply]:
+        for number, admit in enumerate(admits, 1):
             reply = admit(call)
-            if reply is not None and type(reply) is not Reply:
-                reply = await reply
             if reply is not None:
-                return reply  # type: ignore[no-any-return]
-        return None
+                if type(reply) is Reply:
+                    return reply
+                # The last one has to answer, so it is awaited as it is, with no coroutine around it.
+                return reply if number == len(admits) else self._onward(reply, admits[number:], call)
+        raise FaultError("No stage answered the call.", status=500, code="gateway_no_answer")
+
+    async def _onward(
+        self, waiting: Awaitable[Reply | None], admits: tuple[Callable[..., Any], ...], call: Call
+    ) -> Reply:
+        reply = await waiting
+        if reply is not None:
+            return reply
+        further = self._walk(admits, call)
+        return further if type(further) is Reply else await further  # type: ignore[misc]
 
     def _recall(self, call: Call) -> bool:
         """Take over what the steady stages said before, if it still holds."""
@@ -130,7 +138,7 @@ class Pipeline:
         return False
 
     def _remember(self, call: Call) -> None:
-        """Keep what was said, unless it depends on more than head and model."""
+        """Keep what was said, unless it depends on more than head and model. Called as an admit."""
         origin, principal, plan = call.origin, call.principal, call.plan
         if (
             origin is None
@@ -164,10 +172,6 @@ class Pipeline:
                 _background.add(task)
                 task.add_done_callback(_background.discard)
 
-    def enter(self) -> None:
-        """A call begins on this pipeline."""
-        self.inflight += 1
-
     def leave(self) -> None:
         """A call on this pipeline has ended."""
         self.inflight -= 1
@@ -185,6 +189,14 @@ async def _finish(waiting: Awaitable[None], request_id: str) -> None:
 def _verbs(stages: Sequence[Stage], name: str) -> tuple[Callable[..., Any], ...]:
     inherited = getattr(Stage, name)
     return tuple(getattr(s, name) for s in stages if getattr(type(s), name, inherited) is not inherited)
+
+
+def failure(call: Call, error: Exception) -> Reply:
+    """The answer to a call that a stage refused or broke on."""
+    if not isinstance(error, GatewayError):
+        log.error("a stage failed", exc_info=error, extra={"request_id": call.id})
+        error = FaultError("The gateway failed on this call.", status=500, code="gateway_fault")
+    return refusal(call, error)
 
 
 def refusal(call: Call, error: GatewayError) -> Reply:

@@ -164,7 +164,7 @@ def test_events_run_through_the_listeners_in_order_and_a_held_one_goes_no_furthe
 def test_an_old_pipeline_retires_when_its_last_call_has_ended() -> None:
     old, new, retired = Pipeline([], "1"), Pipeline([], "2"), []
     live = Live(old)
-    old.enter()
+    old.inflight += 1
     live.swap(new, retired.append)
     assert (live.pipeline, retired) == (new, [])
     old.leave()

@@ -54,6 +54,7 @@ class Call:
     target: Target | None = None
     alias = ""  # the configured model name that matched
     tries = 0
+    usage = Usage(source=NONE)  # replaced, never changed: this one is shared
     cost = 0  # micro-dollars
     slot = -1  # the open-call slot that survives this process
     # how it ended
@@ -77,7 +78,6 @@ class Call:
         self.endpoint = endpoint
         self.headers = headers
         self.body = body
-        self.usage = Usage(source=NONE)
         self.reasons: dict[str, str] = {}
         self.memo: dict[str, Any] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,3 +36,4 @@ class Plan:
     reason: str
     alias: str  # the configured name that matched: the only model label metrics may carry
     steady: bool = True  # every call for this model gets the same plan; False where it was drawn
+    shown: dict[str, bytes] = field(default_factory=dict, compare=False)  # the front's headers for a model

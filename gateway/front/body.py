@@ -12,7 +12,7 @@ from typing import Any
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import CallerError
-from gateway.front.multipart import model_of
+from gateway.core.multipart import model_of
 
 # Endpoints whose body must be a JSON object; on other paths the body is passed on as it is.
 JSON_ENDPOINTS = frozenset(

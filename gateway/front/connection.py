@@ -21,7 +21,6 @@ from gateway.front.chunked import ChunkedBody
 from gateway.front.conversation import Conversation
 from gateway.front.intake import Intake
 from gateway.front.request import Head
-from gateway.pipeline import refusal
 from gateway.settings.schema import Bounds
 
 HEAD, BODY, BUSY, COLD, SHUT = range(5)
@@ -75,13 +74,15 @@ class ClientConnection(HttpToolsProtocol):
         self._conversation = None
         if self._reserved:
             self._release()
-        self.server_state.total_requests += 1
         if self._state == SHUT or self.transport.is_closing():
             return
         if close or self._closing:
             self._linger()
-        else:
+        elif self._held:
             self._next()
+        else:
+            self._state = HEAD
+            self.deadline = time.monotonic() + self.bounds.idle
 
     def _next(self) -> None:
         """Ready for the next request, which may be here already."""
@@ -123,7 +124,7 @@ class ClientConnection(HttpToolsProtocol):
             return
         call = Call("", "", "other", [], b"")
         self.intake.stamp(call, self._received)
-        Conversation(self, call, True).respond(refusal(call, error))
+        Conversation(self, call, True).turn_away(error)
         self._parts, self._chunks, self._held = [], None, b""
         self._release()
         self._linger()

@@ -8,6 +8,7 @@ import time
 
 from gateway.core.call import Call, Headers
 from gateway.core.reply import Reply
+from gateway.core.route import Target
 
 _SPLIT = re.compile(rb"[\r\n\0]")
 _UNSAFE = re.compile(rb"[^\x21-\x7e]+")
@@ -31,28 +32,26 @@ def safe(text: str) -> bytes:
     return _UNSAFE.sub(b"-", data)[:128] if _UNSAFE.search(data) else data[:128]
 
 
-_targets: dict[tuple[str, str, str, str], bytes] = {}
-
-
 def reasons(call: Call) -> bytes:
     """The `x-penstock-*` block that depends on revision, target and reason; remembered, bounded."""
     target, plan = call.target, call.plan
+    if plan is not None and call.tries == 1 and not call.reasons:  # as planned
+        block = plan.shown.get(call.model)
+        if block is None:
+            if len(plan.shown) >= 256:
+                plan.shown.clear()
+            block = plan.shown[call.model] = _reasons(call.revision, target, call.model, plan.reason)
+        return block
     reason = call.reasons.get("route") or (plan.reason if plan is not None else call.code)
-    name = (target.model or call.model) if target is not None else ""
-    key = (call.revision, target.backend if target is not None else "", name, reason)
-    block = _targets.get(key)
-    if block is None:
-        if len(_targets) >= 1024:
-            _targets.clear()
-        where = safe(f"{key[1]}/{name}") if key[1] else b"none"
-        block = b"x-penstock-revision: %b\r\nx-penstock-target: %b\r\nx-penstock-reason: %b\r\n" % (
-            safe(call.revision),
-            where,
-            safe(reason) or b"none",
-        )
-        block += b"x-penstock-cache: off\r\nx-penstock-guard: off\r\n"
-        _targets[key] = block
-    return block
+    return _reasons(call.revision, target, call.model, reason)
+
+
+def _reasons(revision: str, target: Target | None, model: str, reason: str) -> bytes:
+    where = safe(f"{target.backend}/{target.model or model}") if target is not None else b"none"
+    return (
+        b"x-penstock-revision: %b\r\nx-penstock-target: %b\r\nx-penstock-reason: %b\r\n"
+        b"x-penstock-cache: off\r\nx-penstock-guard: off\r\n"
+    ) % (safe(revision), where, safe(reason) or b"none")
 
 
 def overhead(call: Call, now: float) -> float:
@@ -90,10 +89,13 @@ def block(headers: Headers) -> bytes:
     return block([(n, v) for n, v in headers if not _SPLIT.search(n) and not _SPLIT.search(v)])
 
 
-def render(call: Call, reply: Reply, framing: bytes) -> bytes:
-    """The whole head; `framing` is content-length, transfer-encoding and connection, in wire form."""
+def render(call: Call, reply: Reply, framing: bytes, body: bytes = b"") -> bytes:
+    """The whole head, and a body that is short enough to go with it.
+
+    `framing` is content-length, transfer-encoding and connection, in wire form.
+    """
     wire = reply.wire or block(reply.headers)
-    return b"%b%b%b%b\r\n" % (STATUS[reply.status], wire, own(call), framing)
+    return b"%b%b%b%b\r\n%b" % (STATUS[reply.status], wire, own(call), framing, body)
 
 
 def pairs(call: Call) -> Headers:

@@ -84,7 +84,10 @@ class Intake:
     def exit(self, conversation: Entrant) -> None:
         """It has ended."""
         self.live.running.discard(conversation)
-        conversation.pipeline.leave()
+        pipeline = conversation.pipeline
+        pipeline.inflight -= 1
+        if not pipeline.inflight and pipeline.on_idle is not None:
+            pipeline.on_idle()
 
     # -- connections
 

@@ -143,7 +143,7 @@ class LaneProtocol(ClientConnection):
         except GatewayError as error:
             conversation.refuse(error)
             return
-        conversation.task = self.loop.create_task(conversation.run())
+        conversation.begin()
 
     # -- the cold lane
 

@@ -29,31 +29,28 @@ class Forward(Stage):
         plan = call.plan
         if plan is None or not plan.targets:
             raise FaultError("No backend is configured for this call.", code="gateway_no_backend")
-        call.target = plan.targets[0]
-        # From here on the call leaves a row, even if this process is killed.
-        call.slot = self._journal.begin(opened(call, self._worker))
-        last = len(plan.targets) - 1
-        for number, target in enumerate(plan.targets):
+        left = len(plan.targets)
+        for target in plan.targets:
+            left -= 1
+            call.target = target
+            call.tries += 1
+            if call.slot < 0:
+                # From here on the call leaves a row, even if this process is killed.
+                call.slot = self._journal.begin(opened(call, self._worker))
             try:
-                reply = await self._ask(call, target)
+                reply = await self._backends[target.backend].ask(call, target)
             except UpstreamError as error:
-                if number == last:
+                if not left:
                     raise
                 _note(call, target, error.code)
                 continue
-            if number < last and (reply.status >= 500 or reply.status == 429):
+            if left and (reply.status >= 500 or reply.status == 429):
                 if reply.source is not None:
                     reply.source.close()
                 _note(call, target, f"status_{reply.status}")
                 continue
             return self._taken(call, reply)
         raise AssertionError("the loop returns or raises at the last target")
-
-    async def _ask(self, call: Call, target: Target) -> Reply:
-        call.target = target
-        call.tries += 1
-        call.first_byte = 0.0
-        return await self._backends[target.backend].ask(call, target)
 
     def _taken(self, call: Call, reply: Reply) -> Reply:
         """Note what is known by now; the rest is known when the stream has ended (meter)."""
