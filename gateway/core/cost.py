@@ -50,10 +50,10 @@ class Price:
 
     def micros(self, usage: Usage) -> int:
         """The cost of a usage in micro-dollars, rounded half up once, at the end."""
-        total = 0
-        for count, rate in zip(usage.counts(), self.rates, strict=True):
-            if count:
-                total += count * rate
+        input, cached, written, heard, output, thought, spoken = self.rates
+        total = usage.input * input + usage.cached_input * cached + usage.cache_write * written
+        total += usage.audio_input * heard + usage.output * output
+        total += usage.reasoning * thought + usage.audio_output * spoken
         return self.request + (total + SCALE // 2) // SCALE
 
     def ceiling(self, prompt: int, output: int) -> int:
@@ -93,7 +93,7 @@ def of_call(call: Call, backends: Mapping[str, Backend], prices: PriceList) -> i
     `reasons["price"]`: unknown is not free.
     """
     target, usage = call.target, call.usage
-    if target is None or not usage.total or backends[target.backend].kind == "echo":
+    if target is None or not (usage.output or usage.total) or backends[target.backend].kind == "echo":
         return 0
     price = prices.find(target.model or call.model)
     if price is None and call.alias and call.alias != target.model:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.call import Call
+from gateway.core.call import Call, Headers
 from gateway.core.codec import dumps
-from gateway.core.usage import KINDS, Usage
+from gateway.core.usage import KINDS, NONE, PROVIDER
 
 FIELDS = (
     "id", "ts", "key", "key_name", "tenant", "team", "user", "client",
@@ -23,91 +23,121 @@ FIELDS = (
     "revision", "worker", "session", "tags", "trace", "reasons", "charges", "text",
 )  # fmt: skip
 
+_MOST_KNOWN = 256
 
-def opened(call: Call, worker: int) -> bytes:
-    """The open call's record: what its `abandoned` row will say if this process dies."""
-    key = call.principal.key if call.principal else None
-    hold = call.hold
-    return dumps(
-        {
-            "id": call.id,
-            "ts": int(call.wall * 1000),
-            "key": key.id if key else "",
-            "key_name": key.name if key else "",
-            "tenant": key.tenant if key else "",
-            "team": key.team if key else "",
-            "user": key.user if key else "",
+
+class _Known:
+    """What the records of many calls have in common, as JSON without its closing brace.
+
+    An object is `known + dumps(the rest)[1:]`: encoding thirty members anew for each call would cost
+    more than all else that is done for its record. `usual` is `settled` and the usual ending.
+    """
+
+    __slots__ = ("opened", "settled", "untraced", "usual")
+
+    def __init__(self, call: Call, worker: int) -> None:
+        key, target = call.principal.key if call.principal else None, call.target
+        common: dict[str, Any] = {
             "method": call.method,
             "endpoint": call.endpoint,
             "model": call.model[:128],
             "alias": call.alias,
-            "backend": call.target.backend if call.target else "",
             "stream": call.stream,
-            "hold_tokens": hold.tokens if hold else 0,
-            "hold_micros": hold.micros if hold else 0,
             "revision": call.revision,
             "worker": worker,
         }
-    )
+        if key is not None:
+            common["key"], common["key_name"] = key.id, key.name
+            common["tenant"], common["team"], common["user"] = key.tenant, key.team, key.user
+        if target is not None:
+            common["backend"] = target.backend
+        self.opened = _begun(common)
+        if target is not None:
+            common["target"] = (target.model or call.model)[:128]
+        self.settled = _begun(common)
+        self.usual = _begun({**common, "outcome": "ok", "code": "", "usage_source": PROVIDER, "tries": 1})
+        self.untraced: Headers | None = None  # the last headers without a trace; calls share them
+
+
+def _begun(members: dict[str, Any]) -> bytes:
+    return dumps(members)[:-1] + b","
+
+
+def _known(call: Call, worker: int) -> _Known:
+    """Remembered with the principal, bounded: callers choose the model names."""
+    principal, target, model = call.principal, call.target, call.model
+    if principal is None or target is None or len(model) > 128:
+        return _Known(call, worker)
+    seen: dict[Any, _Known] | None = principal.memo.get("record")
+    if seen is None:
+        seen = principal.memo["record"] = {}
+    name = (
+        model, call.endpoint, call.method, call.stream, call.alias,
+        target.backend, target.model, call.revision, worker,
+    )  # fmt: skip
+    known = seen.get(name)
+    if known is None:
+        if len(seen) >= _MOST_KNOWN:
+            seen.clear()
+        known = seen[name] = _Known(call, worker)
+    return known
+
+
+def opened(call: Call, worker: int) -> bytes:
+    """The open call's record: what its `abandoned` row will say if this process dies."""
+    known = call.memo["record"] = _known(call, worker)
+    record: dict[str, Any] = {"id": call.id, "ts": int(call.wall * 1000)}
+    if (hold := call.hold) is not None:
+        record["hold_tokens"], record["hold_micros"] = hold.tokens, hold.micros
+    return known.opened + dumps(record)[1:]
 
 
 def settled(call: Call, worker: int, now: float, text: bytes) -> bytes:
-    """The settled call's record. `now` is when it ended (monotonic); empty and zero fields are left out."""
-    usage, target, hold = call.usage, call.target, call.hold
+    """The settled call's record. `now` is when it ended (monotonic); what it has nothing of is left out."""
+    known: _Known | None = call.memo.get("record")
+    if known is None or call.tries != 1:  # never opened, or another target than then
+        known = _known(call, worker)
+    usage, hold, sent = call.usage, call.hold, call.sent
     total = now - call.received
-    upstream = (call.replied or now) - call.sent if call.sent else 0.0
+    upstream = (call.replied or now) - sent if sent else 0.0
     record: dict[str, Any] = {
         "id": call.id,
         "ts": int(call.wall * 1000),
-        "method": call.method,
-        "endpoint": call.endpoint,
         "client": call.client,
-        "model": call.model[:128],
-        "alias": call.alias,
-        "stream": call.stream,
         "status": call.status,
-        "outcome": call.outcome,
-        "code": call.code,
-        "usage_source": usage.source,
         "queue_us": int((call.began - call.arrived) * 1e6) if call.began else 0,
         "total_us": int(total * 1e6),
         "overhead_us": int((total - upstream) * 1e6),
-        "revision": call.revision,
-        "worker": worker,
     }
-    if call.principal is not None:
-        key = call.principal.key
-        record["key"], record["key_name"] = key.id, key.name
-        record["tenant"], record["team"], record["user"] = key.tenant, key.team, key.user
-    if target is not None:
-        record["backend"] = target.backend
-        record["target"] = (target.model or call.model)[:128]
-        record["tries"] = call.tries
-    if usage.source != "none":
-        record["input"], record["output"] = usage.input, usage.output
-        record["cost_micros"] = call.cost
-        _rare_kinds(record, usage)
     if hold is not None:
         record["hold_tokens"], record["hold_micros"] = hold.tokens, hold.micros
-    if call.sent:
+    if sent:
         record["connect_us"] = int(call.connect_time * 1e6)
     if call.first_byte:
-        record["first_byte_us"] = int((call.first_byte - call.sent) * 1e6)
+        record["first_byte_us"] = int((call.first_byte - sent) * 1e6)
+    source = usage.source
+    if source != NONE:
+        record["input"], record["output"], record["cost_micros"] = usage.input, usage.output, call.cost
+        inside = usage.cached_input or usage.cache_write or usage.audio_input
+        if inside or usage.reasoning or usage.audio_output:
+            record.update([each for each in zip(KINDS, usage.counts(), strict=True) if each[1]])
+    begun = known.usual
+    if source != PROVIDER or call.outcome != "ok" or call.code or call.tries != 1:
+        begun = known.settled
+        record["outcome"], record["code"], record["usage_source"] = call.outcome, call.code, source
+        if call.target is not None:
+            record["tries"] = call.tries
     if call.first_token:
         record["first_token_us"] = int((call.first_token - call.received) * 1e6)
-    _rare(record, call, text)
-    return dumps(record)
-
-
-def _rare_kinds(record: dict[str, Any], usage: Usage) -> None:
-    if usage.input_total != usage.input or usage.output_total != usage.output:
-        for kind, count in zip(KINDS, usage.counts(), strict=True):
-            if count:
-                record[kind] = count
+    if call.reasons or call.tags or call.session or text or call.endpoint == "other":
+        _rare(record, call, text)
+    if known.untraced is not call.headers:
+        _trace(record, call, known)
+    return begun + dumps(record)[1:]
 
 
 def _rare(record: dict[str, Any], call: Call, text: bytes) -> None:
-    """Fields that most calls do not have."""
+    """Members that most calls do not have."""
     if call.endpoint == "other":
         record["path"] = call.path[:256]
     if call.session:
@@ -116,11 +146,17 @@ def _rare(record: dict[str, Any], call: Call, text: bytes) -> None:
         record["tags"] = call.tags
     if call.reasons:
         record["reasons"] = call.reasons
-    trace = call.header(b"traceparent")
-    if trace is not None and len(trace) == 55:
-        record["trace"] = trace[3:35].decode("ascii", "replace")
     if text:
         record["text"] = text.decode("utf-8", "replace")
+
+
+def _trace(record: dict[str, Any], call: Call, known: _Known) -> None:
+    """The trace id (W3C Trace Context). Headers that came before without one need not be searched again."""
+    trace = call.header(b"traceparent")
+    if trace is None:
+        known.untraced = call.headers
+    elif len(trace) == 55:
+        record["trace"] = trace[3:35].decode("ascii", "replace")
 
 
 def abandoned(record: dict[str, Any]) -> dict[str, Any]:

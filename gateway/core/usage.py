@@ -40,7 +40,8 @@ class Usage:
     @property
     def total(self) -> int:
         """Every token of the call."""
-        return self.input_total + self.output_total
+        prompt = self.input + self.cached_input + self.cache_write + self.audio_input
+        return prompt + self.output + self.reasoning + self.audio_output  # in one: asked for with each call
 
     def counts(self) -> tuple[int, ...]:
         """The counts in the order of `KINDS`."""
@@ -55,8 +56,11 @@ class Usage:
         )
 
 
+_MOST = 1 << 53  # a count that a double can't hold is no count
+
+
 def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < 1 << 53 else 0
+    return value if type(value) is int and 0 <= value < _MOST else 0
 
 
 def from_openai(raw: Any) -> Usage | None:
@@ -66,7 +70,7 @@ def from_openai(raw: Any) -> Usage | None:
     includes reasoning_tokens and audio_tokens. Responses: input_tokens and output_tokens likewise.
     Source: OpenAI API reference, objects CompletionUsage and ResponseUsage.
     """
-    if not isinstance(raw, dict):
+    if type(raw) is not dict:
         return None
     prompt = raw.get("prompt_tokens")
     if prompt is None:
@@ -76,9 +80,15 @@ def from_openai(raw: Any) -> Usage | None:
         completion = raw.get("output_tokens", 0)
     if type(prompt) is not int:
         return None
-    prompt, completion = _count(prompt), _count(completion)
-    cached = written = heard = thought = spoken = 0
+    if not 0 <= prompt < _MOST:
+        prompt = 0
+    if type(completion) is not int or not 0 <= completion < _MOST:
+        completion = 0
     inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
+    outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details")
+    if not inside and not outside:
+        return Usage(prompt, 0, 0, 0, completion, 0, 0, PROVIDER)
+    cached = written = heard = thought = spoken = 0
     if inside and isinstance(inside, dict):
         if told := inside.get("cached_tokens"):
             cached = min(_count(told), prompt)
@@ -86,7 +96,6 @@ def from_openai(raw: Any) -> Usage | None:
             written = min(_count(told), prompt - cached)
         if told := inside.get("audio_tokens"):
             heard = min(_count(told), prompt - cached - written)
-    outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details")
     if outside and isinstance(outside, dict):
         if told := outside.get("reasoning_tokens"):
             thought = min(_count(told), completion)

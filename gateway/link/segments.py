@@ -26,7 +26,11 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 class Segments:
-    """The writer's side of the log; starts a new one in an empty directory."""
+    """The writer's side of the log; starts a new one in an empty directory.
+
+    `at` is where the next record goes in the segment that `map` and `words` show, which begins at the
+    position `base`. `JournalWriter.end` does what `reserve` and `append` do, where there is room, itself.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -48,42 +52,42 @@ class Segments:
             os.close(fd)
 
     def _enter(self, segment: mmap.mmap) -> None:
-        self._map = segment
-        self._words = memoryview(segment).cast("Q")
-        self._words[0] = _MAGIC
-        self._at = HEAD
-        self._base = self._number * SEGMENT
+        self.map = segment
+        self.words = memoryview(segment).cast("Q")
+        self.words[0] = _MAGIC
+        self.at = HEAD
+        self.base = self._number * SEGMENT
 
     def prepare(self) -> None:
         """Have the next segment ready before it is needed. Raises OSError when the disk is full."""
-        if self._next is None and self._at > SEGMENT // 2:
+        if self._next is None and self.at > SEGMENT // 2:
             self._next = self._create(self._number + 1)
 
     def reserve(self, size: int) -> int:
         """The position the next record of `size` bytes will have. Raises OSError: nothing has changed."""
-        if self._at + size + 24 > SEGMENT:
+        if self.at + size + 24 > SEGMENT:
             self._rotate()
-        return self._base + self._at
+        return self.base + self.at
 
     def _rotate(self) -> None:
         following = self._next or self._create(self._number + 1)
         self._next = None
-        self._words[self._at >> 3] = _ONWARD
+        self.words[self.at >> 3] = _ONWARD
         self._leave()
         self._number += 1
         self._enter(following)
         self.count()
 
     def _leave(self) -> None:
-        self._words.release()
-        self._map.close()
+        self.words.release()
+        self.map.close()
 
     def append(self, record: bytes) -> None:
         """Write a record at the position just reserved for it."""
-        at, size = self._at, len(record)
-        self._map[at + 8 : at + 8 + size] = record
-        self._words[at >> 3] = size | crc32(record) << 32
-        self._at = at + 8 + (size + 7 & ~7)
+        at, size = self.at, len(record)
+        self.map[at + 8 : at + 8 + size] = record
+        self.words[at >> 3] = size | crc32(record) << 32
+        self.at = at + 8 + (size + 7 & ~7)
 
     def count(self) -> None:
         """Count the segments on disk: the reader removes those that it has committed."""

@@ -16,7 +16,7 @@ from gateway.core.errors import FaultError
 
 SLOT = 2048
 ROOM = SLOT - 16  # bytes for a record
-_WORDS = SLOT // 8
+WORDS = SLOT // 8
 _FIRST = 256  # slots at the start; the table doubles from there
 
 
@@ -25,26 +25,29 @@ def _full(message: str) -> FaultError:
 
 
 class SlotTable:
-    """The writer's side. `limit` bounds the calls open at once."""
+    """The writer's side. `limit` bounds the calls open at once.
+
+    `JournalWriter.end` does what `settling` and `free` do itself, on `words` and `unused`.
+    """
 
     def __init__(self, path: Path, limit: int) -> None:
         self._limit = limit
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._free: list[int] = []
+        self.unused: list[int] = []
         self._count = 0
         self._map: mmap.mmap | None = None
-        self._words = memoryview(b"").cast("Q")
+        self.words = memoryview(b"").cast("Q")
         self._resize(min(_FIRST, limit))
 
     def _resize(self, count: int) -> None:
         # Space is taken now: a full disk must be an error here, not a SIGBUS at a later store.
         os.posix_fallocate(self._fd, 0, count * SLOT)
         if self._map is not None:
-            self._words.release()
+            self.words.release()
             self._map.close()
         self._map = mmap.mmap(self._fd, count * SLOT)
-        self._words = memoryview(self._map).cast("Q")
-        self._free = list(range(count - 1, self._count - 1, -1)) + self._free
+        self.words = memoryview(self._map).cast("Q")
+        self.unused = list(range(count - 1, self._count - 1, -1)) + self.unused
         self._count = count
 
     def _grow(self) -> None:
@@ -57,28 +60,28 @@ class SlotTable:
 
     def take(self, record: bytes) -> int:
         """Put an opened call's record (at most `ROOM` bytes) into a free slot."""
-        if not self._free:
+        if not self.unused:
             self._grow()
-        slot = self._free.pop()
-        at, word = slot * SLOT + 16, slot * _WORDS
-        self._map[at : at + len(record)] = record  # type: ignore[index]
-        self._words[word + 1] = 0
-        self._words[word] = len(record)
+        slot, size, words = self.unused.pop(), len(record), self.words
+        at, word = slot * SLOT + 16, slot * WORDS
+        self._map[at : at + size] = record  # type: ignore[index]
+        words[word + 1] = 0  # where its last call was settled: must be gone before this one is there
+        words[word] = size
         return slot
 
     def settling(self, slot: int, position: int) -> None:
         """Note where the log will hold the slot's settled record, before it is written there."""
-        self._words[slot * _WORDS + 1] = position
+        self.words[slot * WORDS + 1] = position
 
     def free(self, slot: int) -> None:
         """Give the slot back."""
-        self._words[slot * _WORDS] = 0
-        self._free.append(slot)
+        self.words[slot * WORDS] = 0
+        self.unused.append(slot)
 
     def close(self) -> None:
         """Unmap; what was written stays in the file."""
         if self._map is not None:
-            self._words.release()
+            self.words.release()
             self._map.close()
             self._map = None
             os.close(self._fd)
