@@ -46,6 +46,7 @@ class Call:
     stream = False
     tags: tuple[str, ...] = ()
     session = ""
+    trace = ""  # the W3C trace id, where the caller sent a valid one
     revision = ""
     # what the stages found out
     principal: Principal | None = None

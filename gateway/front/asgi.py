@@ -28,6 +28,7 @@ from gateway.front.head import block, pairs
 from gateway.front.intake import Intake
 from gateway.front.request import place
 from gateway.live import Live
+from gateway.observe import trace
 from gateway.pipeline import Emitter, Pipeline, refusal
 from gateway.settings.schema import Bounds
 
@@ -86,7 +87,9 @@ class AsgiConversation:
         headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
         call = Call(scope["method"], path, endpoint, headers, b"")
         named = {t.strip().lower() for n, v in headers if n == b"connection" for t in v.split(b",")}
-        call.passed = block([p for p in headers if kind_of(p[0]) == PASS and p[0] not in named])
+        call.trace, context = trace.context(headers)
+        passed = [pair for pair in headers if kind_of(pair[0]) == PASS and pair[0] not in named]
+        call.passed = block(passed) + context
         call.query = scope.get("query_string", b"")
         client = scope.get("client")
         call.client = client[0] if client else "local"

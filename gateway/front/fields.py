@@ -54,6 +54,8 @@ _DROPPED = frozenset(
         b"via",
         b"x-real-ip",
         b"x-request-id",
+        b"traceparent",  # goes on where it is valid: `request.parse` puts it back
+        b"tracestate",
         b"x-tenant",
         b"x-original-url",
         b"x-rewrite-url",

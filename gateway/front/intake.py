@@ -56,6 +56,7 @@ class Intake:
         call.passed = head.passed
         call.query = head.query
         call.origin = head
+        call.trace = head.trace
         # As `stamp` does, without the frame.
         self._count += 1
         call.id = f"{self._prefix}{self._count:08x}"

@@ -11,6 +11,7 @@ import re
 from gateway.core.call import Headers, Origin
 from gateway.core.errors import CallerError
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
+from gateway.observe import trace
 
 MAX_TARGET = 8192
 MAX_FIELDS = 128
@@ -68,6 +69,7 @@ class Head(Origin):
         "passed",
         "path",
         "query",
+        "trace",
     )
 
     def __init__(self) -> None:
@@ -79,6 +81,7 @@ class Head(Origin):
         self.minor = 1
         self.headers: Headers = []
         self.passed = b""
+        self.trace = ""  # the trace id of a valid traceparent
         self.length = 0
         self.keep_alive = True
         self.continues = False
@@ -118,7 +121,8 @@ def parse(data: bytes) -> Head:
         elif kind == FRAMING:
             framing = [pair] if framing is None else [*framing, pair]
     head.headers = headers
-    head.passed = b"".join(passed)
+    head.trace, context = trace.context(headers)
+    head.passed = b"".join(passed) + context
     if hosts != 1 and (hosts or head.minor):
         raise CallerError("HTTP/1.1 needs exactly one host header.")
     if lengths > 1:
@@ -155,8 +159,8 @@ def remember(data: bytes, end: int, head: Head) -> None:
     """Keep a head that `parse` passed, where `recall` can find it."""
     cut = data.rfind(_LENGTH_ENDS, 0, end) + 7
     line = data[:cut].rpartition(b"\r\n")[2].lower()
-    if line != b"content-length: " or head.length < 0 or end > _LONGEST_HEAD:
-        return
+    if line != b"content-length: " or head.length < 0 or end > _LONGEST_HEAD or head.trace:
+        return  # a traced head comes once
     if len(_heads) >= _MOST_HEADS:
         _heads.clear()
     _heads[data[:cut] + data[data.find(b"\r", cut, end + 1) : end]] = head

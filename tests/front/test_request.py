@@ -250,3 +250,20 @@ def test_what_is_recalled_is_what_would_be_parsed(name: bytes, length: bytes) ->
     found = recall(other, other.index(b"\r\n\r\n"))
     if found is not None:
         assert parse(other[: other.index(b"\r\n\r\n")]).length == found[1]
+
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_valid_trace_context_goes_on_and_its_id_is_known() -> None:
+    head = parse(b"GET / HTTP/1.1" + HOST + b"\r\nTraceparent: " + PARENT + b"\r\nTracestate: a=1")
+    assert head.trace == "0af7651916cd43dd8448eb211c80319c"
+    assert head.passed == b"traceparent: " + PARENT + b"\r\ntracestate: a=1\r\n"
+
+
+@pytest.mark.parametrize(
+    "value", [PARENT.upper(), PARENT[:-1], b"ff" + PARENT[2:], b"00-" + b"0" * 32 + PARENT[35:]]
+)
+def test_an_invalid_trace_context_goes_no_further(value: bytes) -> None:
+    head = parse(b"GET / HTTP/1.1" + HOST + b"\r\nTraceparent: " + value + b"\r\nTracestate: a=1")
+    assert (head.trace, head.passed) == ("", b"")
