@@ -51,10 +51,17 @@ def scope_value(rule: LimitRule, values: Mapping[str, str]) -> str:
 
 
 class Bucket(Protocol):
-    """One rule for one scope value, as `Leases.bucket` gives it. Callers keep it, and look at no more."""
+    """One rule for one scope value, as `Leases.bucket` gives it. Callers keep it, and look at no more.
+
+    `left` is what nobody had leased when the authority last said so, `free` what is leased here and not
+    held: together what remains, as far as is known here (it may be below 0 or above the rule's amount).
+    Only a bucket that has a standing (`Leases.standing`) has these two.
+    """
 
     rule: LimitRule
     value: str
+    left: int
+    free: int
 
 
 @dataclass(slots=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.cost import SCALE, Price
 from gateway.core.errors import PolicyError
-from gateway.core.limit import UNITS, Bucket, Denial, Hold, LimitRule, Standing, scope_value
+from gateway.core.limit import UNITS, Bucket, Denial, Hold, LimitRule, scope_value
 from gateway.core.parts import Parts
-from gateway.core.ports import Stage
+from gateway.core.ports import Leases, Stage
 from gateway.core.principal import Principal
 from gateway.core.reply import Reply
 from gateway.core.tokens import estimate
@@ -23,7 +24,6 @@ _MAX_OUTPUT = 1 << 31
 _MAX_ANSWERS = 128
 
 _REQUESTS, _TOKENS, _USD, _CONCURRENT = range(len(UNITS))
-_WHAT = (b"limit", b"remaining", b"reset")
 _CODES = (
     "policy_rate_limited",
     "policy_rate_limited",
@@ -31,6 +31,8 @@ _CODES = (
     "policy_concurrency_limited",
 )
 _MAX_COMPILED = 256
+
+Charges = tuple[tuple[Bucket, int], ...]
 _GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
@@ -39,14 +41,21 @@ class _Compiled:
     """The rules that hold for one principal, model and backend: their buckets, and what money they need.
 
     `dearest` is the highest price of input and output tokens (`Price.rates`) and the price of a call.
+    `amounts` picks a call's amounts for `buckets` out of those of all units. `shown` are the buckets that
+    x-ratelimit-* tell of, by unit.
     """
 
-    __slots__ = ("buckets", "dearest", "priced", "shown")
+    __slots__ = ("amounts", "buckets", "dearest", "priced", "shown")
 
-    def __init__(self, buckets: list[Bucket], price: Price | None) -> None:
-        self.buckets = tuple((bucket, UNITS.index(bucket.rule.unit)) for bucket in buckets)
-        shown = [[_Shown(b) for b, unit in self.buckets if unit == told] for told in (_REQUESTS, _TOKENS)]
-        self.shown = [each for each in shown if each]
+    def __init__(self, buckets: list[Bucket], price: Price | None, leases: Leases) -> None:
+        units = [UNITS.index(bucket.rule.unit) for bucket in buckets]
+        self.buckets = tuple(buckets)
+        # Always of two or more, so that it gives a tuple; `zip` stops at the last bucket.
+        self.amounts = itemgetter(*units, _REQUESTS, _REQUESTS)
+        told = (
+            [b for b, unit in zip(buckets, units, strict=True) if unit == u] for u in (_REQUESTS, _TOKENS)
+        )
+        self.shown = tuple([_Shown(leases, *each) for each in told if each])
         self.priced = price is not None
         self.dearest = (0, 0, 0)
         if price is not None:
@@ -56,26 +65,25 @@ class _Compiled:
 class _Shown:
     """A bucket as `x-ratelimit-*` headers: what never changes of them is made once."""
 
-    __slots__ = ("bucket", "limit", "names", "reset")
+    __slots__ = ("amount", "any", "bucket", "part", "rivals", "sole", "whole")
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, leases: Leases, bucket: Bucket, *others: Bucket) -> None:
         rule = bucket.rule
-        names = [b"x-ratelimit-%b-%b" % (what, rule.unit.encode()) for what in _WHAT]
+        name = b"x-ratelimit-%%b-%b: " % rule.unit.encode()
+        limit, remaining, reset = (name % what for what in (b"limit", b"remaining", b"reset"))
         self.bucket = bucket
-        self.names = names
-        self.limit = (names[0], b"%d" % rule.amount)
-        self.reset = {at: (names[2], _seconds(at)) for at in (0.0, rule.seconds)}
-
-    def add(self, found: list[tuple[bytes, bytes]], standing: Standing) -> None:
-        """Limit, what is left of it, and when it is whole again."""
-        _, remaining, reset = standing
-        found.append(self.limit)
-        found.append((self.names[1], b"%d" % remaining))
-        found.append(self.reset.get(reset) or (self.names[2], _seconds(reset)))
+        self.amount = rule.amount
+        self.rivals = [_Shown(leases, other) for other in others]  # of the same unit: the tightest is told
+        # What is left can be read off the bucket itself.
+        self.sole = not others and not rule.calendar and leases.standing(bucket) is not None
+        known = b"%b%d\r\n%b" % (limit, rule.amount, remaining)
+        self.any = known + b"%d\r\n" + reset + b"%ds\r\n"
+        self.whole = self.any % (rule.amount, 0)
+        self.part = known + b"%d\r\n" + reset + b"%ds\r\n" % (_up(rule.seconds) if rule.amount else 0)
 
 
-def _seconds(time: float) -> bytes:
-    return b"%ds" % -int(-time // 1)
+def _up(number: float) -> int:
+    return -int(-number // 1)
 
 
 class Limits(Stage):
@@ -93,40 +101,43 @@ class Limits(Stage):
 
     def admit(self, call: Call) -> Reply | Awaitable[None] | None:  # type: ignore[override]
         """Reserve; an awaitable only where the authority has to be asked. Raises `PolicyError` (429)."""
-        principal = call.principal
-        assert principal is not None and call.plan is not None, "auth and route come first"
-        compiled = self._compiled(principal, call)
-        tokens, micros = _claim(call, compiled)
+        principal, plan, model = call.principal, call.plan, call.model
+        assert principal is not None and plan is not None, "auth and route come first"
+        seen = principal.memo.get("limits")
+        known = seen[1] if seen is not None and seen[0] is self else None
+        compiled = known.get((model, plan.targets[0].backend)) if known is not None else None
+        if compiled is None:
+            compiled = self._compiled(principal, call)
+        if not compiled.priced and model:
+            call.reasons["price"] = "unknown"
+        tokens, micros = _claim(call, compiled) if model and call.document is not None else (0, 0)
         if not compiled.buckets:
             call.hold = Hold(tokens, micros)
             return None
-        amounts = (1, tokens, micros, 1)
-        charges = tuple([(bucket, amounts[unit]) for bucket, unit in compiled.buckets])
+        charges = tuple(zip(compiled.buckets, compiled.amounts((1, tokens, micros, 1)), strict=False))
         taken = self._leases.try_take(charges, tokens, micros)
         if taken is None:
             return self._ask(call, compiled, charges, tokens, micros)
         self._decide(call, compiled, charges, taken)
         return None
 
-    async def _ask(
-        self,
-        call: Call,
-        compiled: _Compiled,
-        charges: tuple[tuple[Bucket, int], ...],
-        tokens: int,
-        micros: int,
-    ) -> None:
+    async def _ask(self, call: Call, compiled: _Compiled, charges: Charges, tokens: int, micros: int) -> None:
         self._decide(call, compiled, charges, await self._leases.take(charges, tokens, micros))
 
-    def _decide(
-        self, call: Call, compiled: _Compiled, charges: tuple[tuple[Bucket, int], ...], taken: Hold | Denial
-    ) -> None:
-        headers = self._headers(compiled)
+    def _decide(self, call: Call, compiled: _Compiled, charges: Charges, taken: Hold | Denial) -> None:
+        """Keep the hold or refuse, and tell how the buckets stand: as a wire block."""
+        wire = b""
+        for each in compiled.shown:
+            if each.sole:  # as `Leases.standing` says, without the frames
+                left = each.bucket.left + each.bucket.free
+                wire += each.whole if left >= each.amount else each.part % (left if left > 0 else 0)
+            else:
+                wire += self._tightest(each)
         if type(taken) is Denial:
-            raise _refused(taken, charges, headers)
+            raise _refused(taken, charges, wire)
         call.hold = taken  # type: ignore[assignment]
-        if headers:
-            call.memo["ratelimit"] = headers
+        if wire:
+            call.memo["ratelimit"] = wire
 
     def settle(self, call: Call) -> None:  # type: ignore[override]
         """What was used replaces what was held. Where nobody knows the usage, the hold stands."""
@@ -147,14 +158,12 @@ class Limits(Stage):
             memo = principal.memo["limits"] = (self, {})
         known: dict[tuple[str, str], _Compiled] = memo[1]
         target = call.plan.targets[0]  # type: ignore[union-attr]
-        model = call.model if len(call.model) <= 128 else call.model[:128]
+        model = call.model[:128]
         compiled = known.get((model, target.backend))
         if compiled is None:
             if len(known) >= _MAX_COMPILED:
                 known.clear()
             compiled = known[model, target.backend] = self._compile(principal, call, model)
-        if not compiled.priced and model:
-            call.reasons["price"] = "unknown"
         return compiled
 
     def _compile(self, principal: Principal, call: Call, model: str) -> _Compiled:
@@ -170,31 +179,24 @@ class Limits(Stage):
                     buckets.append(self._leases.bucket(rule, value))
         free = self._backends[target.backend].kind == "echo"
         price = self._prices.find(target.model or call.model) or self._prices.find(call.alias)
-        return _Compiled(buckets, Price.of({}) if free else price)
+        return _Compiled(buckets, Price.of({}) if free else price, self._leases)
 
     # -- x-ratelimit-*
 
-    def _headers(self, compiled: _Compiled) -> list[tuple[bytes, bytes]]:
-        """Those of the tightest bucket of each kind; a bucket whose standing nobody knows has none."""
-        found: list[tuple[bytes, bytes]] = []
-        for each in compiled.shown:
-            tightest = None
-            for shown in each:
-                standing = self._leases.standing(shown.bucket)
-                if standing and (tightest is None or standing.remaining < tightest.remaining):
-                    tightest, told = standing, shown
-            if tightest is not None:
-                told.add(found, tightest)
-        return found
+    def _tightest(self, shown: _Shown) -> bytes:
+        """Of several buckets the one with the least left; one whose standing nobody knows says nothing."""
+        known = [(self._leases.standing(each.bucket), each) for each in (shown, *shown.rivals)]
+        stated = [(standing, each) for standing, each in known if standing is not None]
+        if not stated:
+            return b""
+        standing, best = min(stated, key=lambda pair: pair[0].remaining)
+        return best.any % (standing.remaining, _up(standing.reset))
 
 
 def _claim(call: Call, compiled: _Compiled) -> tuple[int, int]:
     """What to reserve: tokens, and the most they can cost in micro-dollars (as `Price.ceiling`)."""
-    document = call.document
-    if document is None or not call.model:
-        return 0, 0
     prompt = estimate(call.body)
-    output = _output(document) if call.endpoint in _GENERATING else 0
+    output = _output(call.document) if call.endpoint in _GENERATING else 0  # type: ignore[arg-type]
     dearest_in, dearest_out, request = compiled.dearest
     return prompt + output, request - (-(prompt * dearest_in + output * dearest_out) // SCALE)
 
@@ -215,9 +217,7 @@ def _output(document: dict[str, Any]) -> int:
     return most
 
 
-def _refused(
-    denial: Denial, charges: tuple[tuple[Bucket, int], ...], headers: list[tuple[bytes, bytes]]
-) -> PolicyError:
+def _refused(denial: Denial, charges: Charges, wire: bytes) -> PolicyError:
     rule = denial.rule
     unit = UNITS.index(rule.unit)
     needed = next(
@@ -235,9 +235,9 @@ def _refused(
         retry_after = None
     else:
         message += f"Try again in {-int(-retry_after // 1)} s."  # type: ignore[operator]
-    return PolicyError(
-        message, status=429, code=_CODES[unit], retry_after=retry_after, headers=tuple(headers)
-    )
+    pairs = [line.partition(b": ") for line in wire.splitlines()]
+    headers = tuple([(name, value) for name, _, value in pairs])
+    return PolicyError(message, status=429, code=_CODES[unit], retry_after=retry_after, headers=headers)
 
 
 def _amount(rule: LimitRule, amount: int) -> str:

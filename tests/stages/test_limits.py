@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
 from gateway.core.errors import PolicyError
-from gateway.core.limit import LimitRule
+from gateway.core.limit import Hold, LimitRule
 from gateway.core.principal import KeyEntry
 from gateway.core.route import Plan, Target
 from gateway.core.usage import ESTIMATED, PROVIDER, UNKNOWN, Usage
@@ -58,6 +60,13 @@ def refused(stage: Limits, calls: Sequence[Call]) -> PolicyError:
         run(*(lambda made=made: stage.admit(made) for made in calls))
     assert caught.value.status == 429
     return caught.value
+
+
+def told(made: Call) -> dict[bytes, bytes]:
+    """The x-ratelimit-* headers of a call's answer."""
+    *lines, rest = made.memo["ratelimit"].split(b"\r\n")
+    assert rest == b""
+    return {name: value for name, _, value in (line.partition(b": ") for line in lines)}
 
 
 def test_without_rules_the_hold_still_says_what_the_call_may_use() -> None:
@@ -119,7 +128,7 @@ def test_what_is_left_is_told_with_each_answer() -> None:
     first, second = chat(max_tokens=10), chat(max_tokens=10)
     second.principal = first.principal
     run(lambda: stage.admit(first), lambda: stage.admit(second))
-    one, two = dict(first.memo["ratelimit"]), dict(second.memo["ratelimit"])
+    one, two = told(first), told(second)
     assert (one[b"x-ratelimit-remaining-requests"], two[b"x-ratelimit-remaining-requests"]) == (b"4", b"3")
     assert one[b"x-ratelimit-limit-tokens"] == b"10000"
     assert int(two[b"x-ratelimit-remaining-tokens"]) < int(one[b"x-ratelimit-remaining-tokens"]) < 10_000
@@ -131,7 +140,34 @@ def test_the_tightest_of_several_rules_is_told() -> None:
     )
     made = chat()
     run(lambda: stage.admit(made))
-    assert dict(made.memo["ratelimit"])[b"x-ratelimit-limit-requests"] == b"3"
+    assert told(made)[b"x-ratelimit-limit-requests"] == b"3"
+
+
+@pytest.mark.parametrize("rules", [1, 2])
+@given(left=st.integers(-5, 15), free=st.integers(-5, 15), amount=st.integers(0, 10))
+def test_what_is_told_is_how_the_leases_say_a_bucket_stands(
+    rules: int, left: int, free: int, amount: int
+) -> None:
+    stage = limits(*(LimitRule(f"t{n}", ("key",), "tokens", amount, 59.5) for n in range(rules)))
+    made = chat()
+    compiled = stage._compiled(made.principal, made)  # type: ignore[arg-type]
+    for bucket in compiled.buckets:
+        bucket.left, bucket.free = left, free
+    stage._decide(made, compiled, (), Hold(0, 0))
+    _, remaining, reset = stage._leases.standing(compiled.buckets[0])  # type: ignore[misc]
+    assert told(made) == {
+        b"x-ratelimit-limit-tokens": b"%d" % amount,
+        b"x-ratelimit-remaining-tokens": b"%d" % remaining,
+        b"x-ratelimit-reset-tokens": b"60s" if reset else b"0s",
+    }
+
+
+def test_a_calendar_window_is_told_with_the_time_to_its_end() -> None:
+    stage = limits(LimitRule("r", ("key",), "requests", 5, 0.0, "minute"))
+    made = chat()
+    run(lambda: stage.admit(made))
+    assert told(made)[b"x-ratelimit-remaining-requests"] == b"4"
+    assert 0 < int(told(made)[b"x-ratelimit-reset-requests"].removesuffix(b"s")) <= 60
 
 
 def test_what_was_not_used_comes_back() -> None:
