@@ -153,7 +153,7 @@ async def soak(server: Server, admin: int, given: argparse.Namespace) -> tuple[l
 
 def verdict(samples: list[Sample], tally: Tally) -> int:
     """Print the slopes; the exit code."""
-    warm = samples[len(samples) // 4 : -1]
+    warm = samples[len(samples) // 4 : -2] or samples  # the last ones see the clients leave
     print(f"\n{tally.whole} calls whole, {tally.left} left, {tally.failed} failed {tally.faults or ''}")
     print("slopes per hour after the first quarter:")
     for name in ("workers_mb", "own_mb", "supervisor_mb", "descriptors", "inflight"):

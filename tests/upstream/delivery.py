@@ -70,8 +70,9 @@ async def _body(
 
 async def _cut_at(sent: int, fault: Fault, write: Write) -> None:
     """What happens once `sent` pieces are out."""
+    if sent in (fault.die_after, fault.garbage_after):
+        await asyncio.sleep(0.05)  # what was written gets there before
     if sent == fault.die_after:
-        await asyncio.sleep(0.05)  # what was written gets there before the connection is cut
         raise Cut(fault.how)
     if sent == fault.stall_after:
         await asyncio.Event().wait()
