@@ -7,7 +7,9 @@ import re
 from gateway.core.errors import CallerError
 from gateway.front.fields import field
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[ \t]*[!#-'*+\-.^-z|~]+(?:=[!#-'*+\-.^-z|~]+)?)*\Z")
+_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[ \t]*[!#-'*+\-.^-z|~]+(?:=(?:[!#-'*+\-.^-z|~]+|\"[^\"\x00-\x1f\x7f]*\"))?)*\Z"
+)
 _MAX_LINE = 256
 _MAX_TRAILERS = 4096
 _FORBIDDEN_TRAILERS = frozenset(

@@ -27,6 +27,9 @@ _TARGET = re.compile(
 _DOTS = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:/|\Z)|//|%2[fF]\.|%00|%5[cC]")
 _SLASH_V1 = re.compile(r"/v1(?=/|\Z)")
 
+# Where two of them stand, one server would take the first and another the last.
+_SINGLE = frozenset((b"content-type", b"authorization", b"x-api-key", b"api-key"))
+
 # The paths the gateway knows by name; all others are "other" and pass through.
 ENDPOINTS = frozenset(
     (
@@ -121,6 +124,9 @@ def parse(data: bytes) -> Head:
         elif kind == FRAMING:
             framing = [pair] if framing is None else [*framing, pair]
     head.headers = headers
+    names = [name for name, _ in headers if name in _SINGLE]
+    if len(names) > 1 and len(set(names)) < len(names):
+        raise CallerError("content-type, authorization, x-api-key and api-key may each come once.")
     head.trace, context = trace.context(headers)
     head.passed = b"".join(passed) + context
     if hosts != 1 and (hosts or head.minor):

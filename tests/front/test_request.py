@@ -108,6 +108,8 @@ def test_a_target_that_is_too_long_is_414() -> None:
         b"Transfer-Encoding: chunked;q=1",
         b"Transfer-Encoding:",
         b"Expect: 200-ok",
+        b"Content-Type: text/plain\r\nContent-Type: application/json",
+        b"Authorization: Bearer a\r\nAuthorization: Bearer b",
         b"X-Folded: one\r\n two",
         b"X-Folded: one\r\n\ttwo",
         b" X-First: folded",
