@@ -7,8 +7,10 @@ import re
 from gateway.core.errors import CallerError
 from gateway.front.fields import field
 
+# A size of at most eight digits, then extensions: names with a token or a quoted string behind "=".
+_TOKEN = rb"[!#-'*+\-.^-z|~]+"
 _SIZE = re.compile(
-    rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[ \t]*[!#-'*+\-.^-z|~]+(?:=(?:[!#-'*+\-.^-z|~]+|\"[^\"\x00-\x1f\x7f]*\"))?)*\Z"
+    rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[ \t]*%b(?:=(?:%b|\"[^\"\x00-\x1f\x7f]*\"))?)*\Z" % (_TOKEN, _TOKEN)
 )
 _MAX_LINE = 256
 _MAX_TRAILERS = 4096
