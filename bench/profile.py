@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -140,6 +141,9 @@ def python_view(directory: Path, given: argparse.Namespace) -> None:
 def main() -> None:
     """Start everything, load it, print where the time went."""
     given = arguments()
+    tool = "perf" if given.native else "py-spy" if given.sample else "wrk"
+    if shutil.which(tool) is None:
+        raise SystemExit(f"{tool} is not on the PATH")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if given.stream:
