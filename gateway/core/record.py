@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.call import Call, Headers
+from gateway.core.call import Call
 from gateway.core.codec import dumps
-from gateway.core.usage import KINDS, NONE, PROVIDER
+from gateway.core.tokens import prompt_text
+from gateway.core.usage import ESTIMATED, KINDS, NONE, PROVIDER
 
 FIELDS = (
     "id", "ts", "key", "key_name", "tenant", "team", "user", "client",
@@ -20,7 +21,7 @@ FIELDS = (
     "input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output",
     "usage_source", "cost_micros", "hold_tokens", "hold_micros",
     "queue_us", "connect_us", "first_byte_us", "first_token_us", "total_us", "overhead_us",
-    "revision", "worker", "session", "tags", "trace", "reasons", "charges", "text",
+    "revision", "worker", "session", "tags", "trace", "reasons", "prompt", "text",
 )  # fmt: skip
 
 _MOST_KNOWN = 256
@@ -33,7 +34,7 @@ class _Known:
     more than all else that is done for its record. `usual` is `settled` and the usual ending.
     """
 
-    __slots__ = ("opened", "settled", "untraced", "usual")
+    __slots__ = ("opened", "settled", "usual")
 
     def __init__(self, call: Call, worker: int) -> None:
         key, target = call.principal.key if call.principal else None, call.target
@@ -56,7 +57,6 @@ class _Known:
             common["target"] = (target.model or call.model)[:128]
         self.settled = _begun(common)
         self.usual = _begun({**common, "outcome": "ok", "code": "", "usage_source": PROVIDER, "tries": 1})
-        self.untraced: Headers | None = None  # the last headers without a trace; calls share them
 
 
 def _begun(members: dict[str, Any]) -> bytes:
@@ -129,10 +129,10 @@ def settled(call: Call, worker: int, now: float, text: bytes) -> bytes:
             record["tries"] = call.tries
     if call.first_token:
         record["first_token_us"] = int((call.first_token - call.received) * 1e6)
-    if call.reasons or call.tags or call.session or text or call.endpoint == "other":
+    if call.trace:
+        record["trace"] = call.trace
+    if call.reasons or call.tags or call.session or source == ESTIMATED or call.endpoint == "other":
         _rare(record, call, text)
-    if known.untraced is not call.headers:
-        _trace(record, call, known)
     return begun + dumps(record)[1:]
 
 
@@ -146,17 +146,9 @@ def _rare(record: dict[str, Any], call: Call, text: bytes) -> None:
         record["tags"] = call.tags
     if call.reasons:
         record["reasons"] = call.reasons
-    if text:
+    if call.usage.source == ESTIMATED:  # for the supervisor to count; neither is kept
+        record["prompt"] = prompt_text(call.document)
         record["text"] = text.decode("utf-8", "replace")
-
-
-def _trace(record: dict[str, Any], call: Call, known: _Known) -> None:
-    """The trace id (W3C Trace Context). Headers that came before without one need not be searched again."""
-    trace = call.header(b"traceparent")
-    if trace is None:
-        known.untraced = call.headers
-    elif len(trace) == 55:
-        record["trace"] = trace[3:35].decode("ascii", "replace")
 
 
 def abandoned(record: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def from_openai(raw: Any) -> Usage | None:
     if type(completion) is not int or not 0 <= completion < _MOST:
         completion = 0
     inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
+    inside = inside or raw.get("input_token_details")  # so spelt for transcriptions
     outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details")
     if not inside and not outside:
         return Usage(prompt, 0, 0, 0, completion, 0, 0, PROVIDER)

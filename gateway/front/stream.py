@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.call import Call
@@ -34,7 +33,6 @@ class Stream:
         "chunked",
         "close",
         "started",
-        "write",
     )
 
     def __init__(
@@ -49,7 +47,6 @@ class Stream:
         self.chunked = True
         self.close = close
         self._head = self._framed()
-        self.write: Callable[[bytes], None] = self._write_chunk if self.chunked else self._write_plain
 
     def _framed(self) -> bytes:
         """Choose the framing (RFC 9112, 6); the head waits for the first piece or the loop's next turn."""
@@ -116,7 +113,11 @@ class Stream:
             self.started = True
             self._lane.transport.write(head)
 
-    def _write_chunk(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Take a piece from upstream: filter it and send it as one chunk."""
+        if not self.chunked:
+            self._write_plain(data)
+            return
         if self._tap is not None:
             data = self._tap.feed(data)
         if self._emitter is not None:

@@ -45,11 +45,11 @@ def setup(level: str = "info") -> None:
 
 
 def call_line(record: bytes) -> bytes:
-    """A settled record as its log line: without `charges` and `text`, the last of `core.record.FIELDS`.
+    """A settled record as its log line: without `prompt` and `text`, the last of `core.record.FIELDS`.
 
     Cut, not parsed: inside a JSON string a quote is escaped, so `,"text":` is always structure.
     """
-    end = record.rfind(b',"charges":')
+    end = record.rfind(b',"prompt":')
     if end < 0:
         end = record.rfind(b',"text":')
     return record + b"\n" if end < 0 else record[:end] + b"}\n"

@@ -29,7 +29,7 @@ class Meter(Stage):
     def settle(self, call: Call) -> None:  # type: ignore[override]
         """Fix usage, cost and times, and write the record."""
         now = time.monotonic()
-        text = b""
+        text: bytes = call.memo.get("text", b"")  # a whole answer that states no usage
         source = call.memo.get("source")
         if source is not None:
             call.replied = source.done_at or now

@@ -21,12 +21,15 @@ class Counting:
         self._count: Callable[[str, str], int] | None = None
 
     def complete(self, record: Record) -> bool:
-        """Count the generated `text` of an estimated record and take it out; whether it was changed."""
-        text = record.pop("text", None)
-        if not text:
-            return text is not None
+        """Count `prompt` and `text` of an estimated record and take them out; whether it was changed."""
+        text, prompt = record.pop("text", None), record.pop("prompt", None)
+        if text is None and prompt is None:
+            return False
         if record.get("usage_source") == ESTIMATED:
-            record["output"] = self._tokens(record.get("target") or record.get("model", ""), text)
+            model = record.get("target") or record.get("model", "")
+            if prompt:
+                record["input"] = self._tokens(model, prompt)
+            record["output"] = self._tokens(model, text) if text else 0
             record["cost_micros"] = self._cost(record)
         return True
 

@@ -45,7 +45,7 @@ CALL: dict[str, Any] = {
     "worker": 1,
     "tags": ["a"],
     "reasons": {"route": "exact"},
-    "charges": [["r|v", 1]],
+    "prompt": "",
     "text": "",
 }
 
@@ -217,7 +217,7 @@ _mostly = {
     "hold_tokens": st.integers(0, 10_000),
     "hold_micros": st.integers(0, 10_000),
     "tags": st.just(["a"]),
-    "charges": st.just([]),
+    "prompt": st.just(""),
 }
 _fields = st.fixed_dictionaries(_always, optional=_mostly) | st.fixed_dictionaries(
     {}, optional=_always | _mostly

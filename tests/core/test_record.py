@@ -13,30 +13,27 @@ from gateway.core.limit import Hold
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.record import FIELDS, abandoned, opened, settled
 from gateway.core.route import Target
+from gateway.core.tokens import prompt_text
 from gateway.core.usage import KINDS, Usage
 
 names = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(['"', "%d", "\\", "é\n"])
 counts = st.integers(0, 3)
 moments = st.sampled_from([0.0, 100.25, 100.5, 101.0])
-TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PROMPT = {"messages": [{"role": "user", "content": "héllo"}]}
 
 principals = [
     Principal(KeyEntry("key_1", "one", b"")),
     Principal(KeyEntry("key_2", 'two "%d"', b"", "acme", "team", "usér")),
 ]
 targets = [Target("up"), Target("up", "m"), Target("away", "m" * 200)]
-heads: list[list[tuple[bytes, bytes]]] = [
-    [],
-    [(b"host", b"x"), (b"traceparent", TRACE)],
-    [(b"host", b"x"), (b"traceparent", b"short")],
-]
 
 
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
-    """Any call, at its end; principals and heads are shared between calls, as they are in life."""
+    """Any call, at its end; principals are shared between calls, as they are in life."""
     method, endpoint = draw(st.sampled_from(["POST", "GET"])), draw(st.sampled_from(["embeddings", "other"]))
-    call = Call(method, "/" + draw(names), endpoint, draw(st.sampled_from(heads)), b"")
+    call = Call(method, "/" + draw(names), endpoint, [], b"")
     call.id, call.client, call.wall, call.received = draw(names), draw(names), 1763689123.4567, 100.0
     call.arrived, call.began, call.sent = 100.125, draw(moments), draw(moments)
     call.first_byte, call.first_token, call.replied = draw(moments), draw(moments), draw(moments)
@@ -52,6 +49,7 @@ def calls(draw: st.DrawFn) -> Call:
     call.usage = Usage(*(draw(counts | st.just(0)) for _ in KINDS), draw(sources))
     call.reasons = draw(st.dictionaries(names, names, max_size=1))
     call.tags, call.session = tuple(draw(st.lists(names, max_size=2))), draw(names)
+    call.trace, call.document = draw(st.sampled_from(["", TRACE])), draw(st.sampled_from([None, PROMPT]))
     return call
 
 
@@ -75,7 +73,7 @@ def begun(call: Call, worker: int) -> dict[str, Any]:
 
 def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
     """What the settled record says, empty and zero members too."""
-    usage, target, trace = call.usage, call.target, call.header(b"traceparent")
+    usage, target, estimated = call.usage, call.target, call.usage.source == "estimated"
     total = now - call.received
     upstream = (call.replied or now) - call.sent if call.sent else 0.0
     stated = usage.source != "none"
@@ -96,8 +94,9 @@ def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
         "first_byte_us": int((call.first_byte - call.sent) * 1e6) if call.first_byte else 0,
         "first_token_us": int((call.first_token - call.received) * 1e6) if call.first_token else 0,
         "path": call.path[:256] if call.endpoint == "other" else "",
-        "trace": trace[3:35].decode() if trace is not None and len(trace) == 55 else "",
-        "text": text.decode(),
+        "trace": call.trace,
+        "text": text.decode() if estimated else "",
+        "prompt": prompt_text(call.document) if estimated else "",
     }
 
 

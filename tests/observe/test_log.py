@@ -49,26 +49,26 @@ def test_an_exception_comes_with_its_traceback(
 
 
 def test_the_cut_fields_are_the_last_of_a_record() -> None:
-    assert FIELDS[-2:] == ("charges", "text")
+    assert FIELDS[-2:] == ("prompt", "text")
 
 
 values = st.one_of(
     st.text(max_size=30),
-    st.sampled_from([',"charges":', ',"text":"', '","text":"x', "\\", '\\"', '"charges"']),
+    st.sampled_from([',"prompt":', ',"text":"', '","text":"x', "\\", '\\"', '"prompt"']),
 )
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sets(st.sampled_from(["charges", "text"])))
-def test_a_call_line_is_the_record_without_charges_and_text(record: dict[str, Any], absent: set[str]) -> None:
+@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sets(st.sampled_from(["prompt", "text"])))
+def test_a_call_line_is_the_record_without_prompt_and_text(record: dict[str, Any], absent: set[str]) -> None:
     whole = {field: record.get(field, "") for field in FIELDS if field not in absent}
     line = call_line(dumps(whole))
     assert line.count(b"\n") == 1
-    assert loads(line) == {key: item for key, item in whole.items() if key not in ("charges", "text")}
+    assert loads(line) == {key: item for key, item in whole.items() if key not in ("prompt", "text")}
 
 
 def test_calls_are_written_one_line_each(tmp_path: Path) -> None:
     log = CallLog(str(tmp_path / "calls"))
-    log.write([dumps({"id": "a"}), dumps({"id": "b", "charges": [1], "text": "secret"})])
+    log.write([dumps({"id": "a"}), dumps({"id": "b", "prompt": "secret", "text": "secret"})])
     log.write([])
     log.write([dumps({"id": "c"})])
     log.close()

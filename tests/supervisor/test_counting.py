@@ -61,3 +61,9 @@ def test_the_alias_has_a_price_where_the_target_has_none():
     row = record(text=TEXT, target="deployment-7", alias="gpt-4o")
     Counting(SETTINGS).complete(row)
     assert row["cost_micros"] > 0
+
+
+def test_the_prompt_is_counted_too():
+    row = record(text=TEXT, prompt=TEXT, input=1)
+    assert Counting(SETTINGS).complete(row) and "prompt" not in row
+    assert row["input"] == row["output"] > 1
