@@ -195,7 +195,7 @@ class Limits(Stage):
 
 def _claim(call: Call, compiled: _Compiled) -> tuple[int, int]:
     """What to reserve: tokens, and the most they can cost in micro-dollars (as `Price.ceiling`)."""
-    prompt = estimate(call.body)
+    prompt = estimate(call.body, call.document)
     output = _output(call.document) if call.endpoint in _GENERATING else 0  # type: ignore[arg-type]
     dearest_in, dearest_out, request = compiled.dearest
     return prompt + output, request - (-(prompt * dearest_in + output * dearest_out) // SCALE)

@@ -142,3 +142,12 @@ def test_depth_is_no_danger() -> None:
     for _ in range(50_000):
         deep = [deep]
     assert prompt_text({"input": deep}) == "end"
+
+
+def test_a_long_body_of_mere_text_is_not_searched_and_one_with_parts_is() -> None:
+    image = "data:image/png;base64," + "A" * 100_000
+    parts = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]}
+    text = {"messages": [{"role": "user", "content": "word " * 2000}]}
+    for document in (parts, text, {"input": [image]}, {"messages": "odd"}, {"messages": [1]}):
+        body = json.dumps(document).encode()
+        assert estimate(body, document) == estimate(body)
