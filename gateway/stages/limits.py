@@ -52,9 +52,8 @@ class _Compiled:
         self.buckets = tuple(buckets)
         # Always of two or more, so that it gives a tuple; `zip` stops at the last bucket.
         self.amounts = itemgetter(*units, _REQUESTS, _REQUESTS)
-        told = (
-            [b for b, unit in zip(buckets, units, strict=True) if unit == u] for u in (_REQUESTS, _TOKENS)
-        )
+        enforced = [pair for pair in zip(buckets, units, strict=True) if pair[0].rule.mode == "enforce"]
+        told = ([bucket for bucket, unit in enforced if unit == u] for u in (_REQUESTS, _TOKENS))
         self.shown = tuple([_Shown(leases, *each) for each in told if each])
         self.priced = price is not None
         self.dearest = (0, 0, 0)
@@ -98,6 +97,7 @@ class Limits(Stage):
         self._leases = parts.leases
         self._prices = parts.prices
         self._backends = parts.backends
+        self._counts = parts.counts
 
     def admit(self, call: Call) -> Reply | Awaitable[None] | None:  # type: ignore[override]
         """Reserve; an awaitable only where the authority has to be asked. Raises `PolicyError` (429)."""
@@ -134,6 +134,8 @@ class Limits(Stage):
             else:
                 wire += self._tightest(each)
         if type(taken) is Denial:
+            counted = ("limits", taken.rule.id, "refused")
+            self._counts[counted] = self._counts.get(counted, 0) + 1
             raise _refused(taken, charges, wire)
         call.hold = taken  # type: ignore[assignment]
         if wire:
@@ -171,11 +173,12 @@ class Limits(Stage):
         key = principal.key
         values = {"tenant": key.tenant, "team": key.team, "user": key.user, "key": key.id}
         values |= {"model": model, "backend": target.backend}
+        names = {**values, "key": key.name}  # counted by id, which never changes; matched by name as well
         buckets = []
         for rule in self._rules:
             if all(values.get(scope, "global") for scope in rule.scope):
-                value = scope_value(rule, values)
-                if fnmatchcase(value, rule.match):
+                value, named = scope_value(rule, values), scope_value(rule, names)
+                if fnmatchcase(named, rule.match) or fnmatchcase(value, rule.match):
                     buckets.append(self._leases.bucket(rule, value))
         free = self._backends[target.backend].kind == "echo"
         price = self._prices.find(target.model or call.model) or self._prices.find(call.alias)

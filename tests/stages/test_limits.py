@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -321,3 +322,30 @@ def test_settling_twice_or_without_a_hold_does_nothing() -> None:
         lambda: stage.settle(made),
     )
     assert made.hold is not None and made.hold.settled
+
+
+def test_a_rule_over_keys_is_matched_by_the_keys_name() -> None:
+    rules = [
+        LimitRule("named", ("key",), "requests", 9, 60.0, match="ci-*"),
+        LimitRule("other", ("key",), "requests", 9, 60.0, match="web-*"),
+    ]
+    made = chat(key=replace(entry(), name="ci-nightly"))
+    run(lambda: limits(*rules).admit(made))
+    assert made.hold is not None and [b.rule.id for b, _ in made.hold.charges] == ["named"]
+
+
+def test_a_shadow_rule_is_not_told_to_the_caller() -> None:
+    stage = limits(
+        LimitRule("s", ("key",), "requests", 3, 60.0, mode="shadow"),
+        LimitRule("e", ("key",), "requests", 6, 60.0),
+    )
+    made = chat()
+    run(lambda: stage.admit(made))
+    assert told(made)[b"x-ratelimit-limit-requests"] == b"6"
+
+
+def test_refusals_are_counted_by_rule() -> None:
+    given = parts(limits=(LimitRule("r", ("key",), "requests", 1, 60.0),), prices=PRICES)
+    first = chat()
+    refused(Limits({}, given), [first, same(first), same(first)])
+    assert given.counts == {("limits", "r", "refused"): 1}
