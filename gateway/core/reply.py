@@ -66,10 +66,12 @@ class Reply:
 
     `headers` are end-to-end ones only: framing (content-length, transfer-encoding, connection) is
     the front's business. Exactly one of `body` and `source` is set. `event_stream` tells whether
-    the body is server-sent events, so that an error can still be told inside it.
+    the body is server-sent events, so that an error can still be told inside it. `wire` are the same
+    headers in wire form ("name: value\\r\\n"…), where the backend has them ready; they hold until
+    somebody asks for `headers`, which may then be changed.
     """
 
-    __slots__ = ("body", "event_stream", "headers", "source", "status", "tap", "wire")
+    __slots__ = ("_headers", "body", "event_stream", "source", "status", "tap", "wire")
 
     def __init__(
         self,
@@ -79,11 +81,28 @@ class Reply:
         source: Source | None = None,
         event_stream: bool = False,
         tap: Tap | None = None,
+        wire: bytes = b"",
     ) -> None:
         self.status = status
-        self.headers = headers
+        self._headers = headers
+        self.wire = wire
         self.body = body
         self.source = source
         self.event_stream = event_stream
         self.tap = tap
-        self.wire = b""  # the headers in wire form, where a backend has them ready and nobody changed them
+
+    @property
+    def headers(self) -> Headers:
+        """Pairs of lower-case name and value."""
+        if self.wire:
+            lines = self.wire.split(b"\r\n")
+            self._headers = [
+                (name, value) for name, _, value in (line.partition(b": ") for line in lines[:-1])
+            ]
+            self.wire = b""
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
+        self.wire = b""

@@ -15,6 +15,7 @@ from gateway.net.wire import ResponseReader, WireError
 
 if TYPE_CHECKING:
     from gateway.net.exchange import PooledExchange
+    from gateway.net.lines import Lines
     from gateway.net.outbound import Outbound
 
 # RFC 9110, 9.2.2: asking twice means the same as asking once.
@@ -25,6 +26,7 @@ class Owner(Protocol):
     """Who is told what becomes of a connection."""
 
     name: str
+    lines: Lines
 
     def freed(self, connection: Connection, now: float) -> None:
         """Its exchange has ended well, at this monotonic time, and it can carry another one."""
@@ -40,7 +42,8 @@ class Connection(ResponseReader, asyncio.Protocol):
     """Carries one exchange at a time, and many one after another."""
 
     __slots__ = (
-        "_idempotent",
+        "_create_future",
+        "_method",
         "_owner",
         "_sent",
         "exchange",
@@ -55,10 +58,11 @@ class Connection(ResponseReader, asyncio.Protocol):
     )
 
     def __init__(self, owner: Owner) -> None:
-        super().__init__()
+        super().__init__(owner.lines)
+        self._create_future = asyncio.get_running_loop().create_future
         self._owner = owner
         self._sent = 0
-        self._idempotent = False
+        self._method = b""
         self.exchange: PooledExchange | None = None
         self.expires = 0.0  # when idle: the monotonic time until which it may be used
         self.gone = False  # closed, or about to be
@@ -76,11 +80,13 @@ class Connection(ResponseReader, asyncio.Protocol):
 
     # what the pool and the exchange call
 
-    def ask(self, exchange: PooledExchange, outbound: Outbound) -> None:
-        """Send the request of this exchange."""
-        self.expect(outbound.method)
-        self._idempotent = outbound.method in IDEMPOTENT
+    def ask(self, exchange: PooledExchange, outbound: Outbound) -> asyncio.Future[None]:
+        """Send the request of this exchange; done is when the head is in or the exchange has ended."""
+        self._method = method = outbound.method
+        self.expect(method)
         self.exchange = exchange
+        exchange.wanted = 0
+        exchange.waiter = waiter = self._create_future()
         body = outbound.body
         head = outbound.head()
         self._sent = len(head) + len(body)
@@ -89,6 +95,7 @@ class Connection(ResponseReader, asyncio.Protocol):
         else:
             self.transport.writelines((head, body))
         exchange.sent_at = self.quiet_since = monotonic()
+        return waiter
 
     def cut(self, error: Exception | None = None) -> None:
         """Close at once. An exchange under way ends with the error."""
@@ -100,7 +107,7 @@ class Connection(ResponseReader, asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self._owner.dropped(self)
         if exchange is not None:
-            exchange.finish(error)
+            exchange.finish(monotonic(), error)
 
     def read_on(self, wanted: bool) -> None:
         """Read from the socket, or leave what comes in the kernel so that the peer must wait."""
@@ -132,14 +139,18 @@ class Connection(ResponseReader, asyncio.Protocol):
             self._head(exchange)
         pieces = self.pieces
         if pieces:
-            if len(pieces) == 1:
-                data = pieces.pop()
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            sink = exchange.sink
+            if sink is None:
+                exchange.take(data)
             else:
-                data = b"".join(pieces)
-                pieces.clear()
-            exchange.take(data)
-            if self.exchange is not exchange:
-                return  # it was closed by what the sink did
+                try:
+                    sink.write(data)
+                except Exception as error:
+                    return self.cut(error)
+                if self.exchange is not exchange:
+                    return  # it was closed by what the sink did
         if self.complete:
             self._end(exchange)
         elif exchange.size >= exchange.wanted and self.headed:
@@ -159,9 +170,9 @@ class Connection(ResponseReader, asyncio.Protocol):
     def _head(self, exchange: PooledExchange) -> None:
         if not exchange.first_byte_at:
             exchange.first_byte_at = monotonic()
-        exchange.status = self.status
-        exchange.headers = self.headers
-        exchange.length = self.length
+        if self.headed:
+            exchange.status, exchange.headers, exchange.length = self.status, self.headers, self.length
+            exchange.kind, exchange.coding, exchange.onward = self.kind, self.coding, self.onward
 
     def _end(self, exchange: PooledExchange) -> None:
         # An answer that came before the request had left: what is left of it can't be called back.
@@ -170,8 +181,9 @@ class Connection(ResponseReader, asyncio.Protocol):
                 self.read_on(True)
             self.exchange = None
             self.reused = True
-            exchange.finish()
-            self._owner.freed(self, exchange.done_at)
+            now = monotonic()
+            exchange.finish(now)
+            self._owner.freed(self, now)
         else:
             self.cut()
 
@@ -179,7 +191,7 @@ class Connection(ResponseReader, asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or (error is None and self.eof()):
             return self.cut()
-        if not exchange.first_byte_at and self.reused and (self._idempotent or self._untouched()):
+        if not exchange.first_byte_at and self.reused and (self._method in IDEMPOTENT or self._untouched()):
             exchange.stale = True
         what = "it closed the connection before its answer was complete"
         self.cut(failure(CLOSED, self.backend, what))

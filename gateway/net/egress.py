@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.net.lines import Lines
 from gateway.net.pool import Pool, Transport
 from gateway.settings.schema import BackendSettings
 
@@ -15,8 +16,11 @@ _PORTS = {"http": 80, "https": 443}
 _NAT64 = IPv6Address("64:ff9b::")
 
 
-def transport(settings: BackendSettings) -> Transport:
-    """The way to the origin of `base_url`. Raises `ValueError` when it names none, or `ca` can't be read."""
+def transport(settings: BackendSettings, lines: Lines | None = None) -> Transport:
+    """The way to the origin of `base_url`. Raises `ValueError` when it names none, or `ca` can't be read.
+
+    `lines` judges which headers of an answer go on (`Exchange.onward`).
+    """
     scheme, host, port = origin(settings.base_url)
     if settings.proxy or settings.http2:
         from gateway.net.proxied import Proxied  # httpx is loaded only where somebody asked for it
@@ -29,6 +33,7 @@ def transport(settings: BackendSettings) -> Transport:
         settings.timeout,
         connections=settings.connections,
         tls=tls(settings.ca) if scheme == "https" else None,
+        lines=lines,
     )
 
 

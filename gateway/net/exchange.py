@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from sys import maxsize
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.net.failure import CLOSED, failure
@@ -24,93 +23,75 @@ class PooledExchange:
     so that the end of the message, the head or a long enough body each wake it once.
     """
 
-    __slots__ = (
-        "_full",
-        "_high",
-        "_paused",
-        "_pieces",
-        "_waiter",
-        "connect_time",
-        "connection",
-        "done_at",
-        "error",
-        "first_byte_at",
-        "headers",
-        "length",
-        "sent_at",
-        "sink",
-        "size",
-        "stale",
-        "started",
-        "status",
-        "wanted",
-    )
+    # Defaults stand on the class: an exchange sets only what it has, which is less work per call than slots
+    # that must all be filled.
+    status = 0
+    headers: Headers = ()  # type: ignore[assignment]  # until the head is here
+    kind = coding = b""
+    onward: bytes | None = None
+    length: int | None = None
+    connect_time = sent_at = first_byte_at = done_at = 0.0
+    error: Exception | None = None
+    stale = False  # failed without harm: the request may be sent again
+    sink: Sink | None = None
+    size = 0
+    wanted = maxsize
+    waiter: asyncio.Future[None] | None = None
+    _high = HIGH_WATER
+    _full = False  # more is held than a reader takes
+    _paused = False  # somebody called `pause`
 
-    def __init__(self, connection: Connection, started: float, connect_time: float) -> None:
+    def __init__(self, connection: Connection, started: float) -> None:
         self.connection: Connection | None = connection  # until the message has ended
         self.started = started
-        self.connect_time = connect_time
-        self.status = 0
-        self.headers: Headers = []
-        self.length: int | None = None
-        self.sent_at = self.first_byte_at = self.done_at = 0.0
-        self.error: Exception | None = None
-        self.stale = False  # failed without harm: the request may be sent again
-        self.sink: Sink | None = None
-        self.size = 0
-        self.wanted = maxsize
-        self._pieces: list[bytes] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._high = HIGH_WATER
-        self._full = False  # more is held than a reader takes
-        self._paused = False  # somebody called `pause`
+        self.pieces: list[bytes] = []  # held until somebody asks
 
     # what the connection calls
 
     def take(self, data: bytes) -> None:
-        """Body bytes have come."""
-        sink = self.sink
-        if sink is not None:
-            try:
-                sink.write(data)
-            except Exception as error:
-                self._abandon(error)
-            return
-        self._pieces.append(data)
+        """Body bytes have come, and no sink is there."""
+        self.pieces.append(data)
         self.size += len(data)
         if self.size > self._high and not self._full:
             self._full = True
             self._flow()
 
-    def finish(self, error: Exception | None = None) -> None:
+    def finish(self, now: float, error: Exception | None = None) -> None:
         """The last byte is here, or none will come any more."""
         self.connection = None
-        self.done_at = monotonic()
+        self.done_at = now
         self.error = error
-        self.wake()
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def wake(self) -> None:
         """Let the waiting task look."""
         self.wanted = maxsize
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     # what the call's task uses
 
-    def waiting(self, wanted: int) -> asyncio.Future[None]:
-        """Done at the end of the message, or when the head and `wanted` body bytes are here."""
-        self.wanted = wanted
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        return waiter
-
     async def wait(self, wanted: int) -> None:
-        """See `waiting`. When the waiting task is cancelled the connection is cut."""
+        """Until the end of the message, or until the head and `wanted` body bytes are here.
+
+        When the waiting task is cancelled the connection is cut.
+        """
+        self.wanted = wanted
+        self.waiter = waiter = asyncio.get_running_loop().create_future()
         try:
-            await self.waiting(wanted)
+            await waiter
         except BaseException:
             self.close()
             raise
+
+    def held(self, limit: int) -> bytes | None:
+        """See `net.port.Exchange`."""
+        if self.done_at and self.error is None and self.size <= limit:
+            return self._drain()
+        return None
 
     async def collect(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than `limit` bytes."""
@@ -145,7 +126,10 @@ class PooledExchange:
                 raise
         if self.connection is not None:
             self.sink = sink
-            await self.wait(maxsize)
+            try:
+                await self.wait(maxsize)
+            finally:
+                self.sink = None  # it knows the exchange: no circle is left for the collector
         if self.error is not None:
             raise self.error
 
@@ -161,18 +145,14 @@ class PooledExchange:
 
     def close(self) -> None:
         """Give up; what was held is forgotten."""
-        self._pieces.clear()
+        self.pieces.clear()
         self.size = 0
         connection = self.connection
         if connection is not None:
             connection.cut(failure(CLOSED, connection.backend, "the exchange was closed on this side"))
 
-    def _abandon(self, error: Exception) -> None:
-        if self.connection is not None:
-            self.connection.cut(error)
-
     def _drain(self) -> bytes:
-        pieces = self._pieces
+        pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.size = 0

@@ -15,7 +15,8 @@ class Outbound:
     """A request in pieces that are already in wire form; nothing here is checked or escaped again.
 
     `target` is in origin form. `fixed` is the backend's own header block (host, credentials) and `passed`
-    the client's end-to-end headers, both "name: value\\r\\n"… and free of framing headers.
+    the client's end-to-end headers, both "name: value\\r\\n"… and free of framing headers. `start` is the
+    request line and `fixed` in one, where somebody has put them together before (`start_of`).
     """
 
     method: bytes
@@ -23,20 +24,20 @@ class Outbound:
     fixed: bytes
     passed: bytes = b""
     body: bytes = b""
+    start: bytes = b""
 
     def head(self) -> bytes:
         """Request line, header fields and the blank line."""
-        body = self.body
-        if body or self.method not in _LENGTHLESS:
-            return b"%b %b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
-                self.method,
-                self.target,
-                self.fixed,
-                self.passed,
-                len(body),
-            )
-        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (self.method, self.target, self.fixed, self.passed)
+        start = self.start or start_of(self.method, self.target, self.fixed)
+        if self.body or self.method not in _LENGTHLESS:
+            return b"%b%bcontent-length: %d\r\n\r\n" % (start, self.passed, len(self.body))
+        return b"%b%b\r\n" % (start, self.passed)
 
     def wire(self) -> bytes:
         """The whole request as it goes out."""
         return self.head() + self.body
+
+
+def start_of(method: bytes, target: bytes, fixed: bytes) -> bytes:
+    """The part of a head that many requests have in common."""
+    return b"%b %b HTTP/1.1\r\n%b" % (method, target, fixed)

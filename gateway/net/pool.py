@@ -19,6 +19,7 @@ from gateway.net.failure import (
     TLS_FAILED,
     failure,
 )
+from gateway.net.lines import Lines
 from gateway.net.outbound import Outbound
 from gateway.net.port import Exchange, Transport
 from gateway.settings.schema import Deadlines
@@ -47,8 +48,10 @@ class Pool:
         connections: int = 1024,
         tls: ssl.SSLContext | None = None,
         keep: float = KEEP,
+        lines: Lines | None = None,
     ) -> None:
         self.name = name
+        self.lines = lines or Lines()
         self._host = host
         self._port = port
         self._tls = tls
@@ -57,7 +60,7 @@ class Pool:
         self._keep = keep
         self._grain = min(0.1, max(0.005, min(timeout.first, timeout.idle, timeout.total) / 10))
         self._idle: list[Connection] = []
-        self._active: set[Connection] = set()
+        self._connections: set[Connection] = set()  # idle ones and those with an exchange
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.open = 0  # connections open or being opened
@@ -67,33 +70,35 @@ class Pool:
     @property
     def counts(self) -> tuple[int, int, int]:
         """Connections with an exchange, idle ones, and calls waiting for one."""
-        return len(self._active), len(self._idle), len(self._waiting)
+        active = sum([connection.exchange is not None for connection in self._connections])
+        return active, len(self._idle), len(self._waiting)
 
     async def send(self, outbound: Outbound) -> PooledExchange:
         """See `net.port.Transport`. A stale connection is replaced, and the request sent again, once."""
         started = monotonic()
-        connection = self._reusable(started)
+        connection = self._reusable(started) if self._idle else None
         for again in (True, False):
             connect_time = 0.0
             if connection is None:
                 begun = monotonic()
                 connection = await self._obtain()
+                self._connections.add(connection)
                 connect_time = monotonic() - begun
-            exchange = PooledExchange(connection, started, connect_time)
-            self._active.add(connection)
+            exchange = PooledExchange(connection, started)
+            exchange.connect_time = connect_time
+            waiter = connection.ask(exchange, outbound)
             if not self.ticking:
                 self._rearm()
-            connection.ask(exchange, outbound)
             try:
-                await exchange.waiting(0)
+                await waiter
             except BaseException:
                 exchange.close()
                 raise
-            if not (exchange.stale and again):
+            if exchange.error is None or exchange.status:
                 break
+            if not (exchange.stale and again):
+                raise exchange.error
             connection = None
-        if exchange.error is not None and not exchange.status:
-            raise exchange.error
         return exchange
 
     async def close(self) -> None:
@@ -108,7 +113,6 @@ class Pool:
 
     def freed(self, connection: Connection, now: float) -> None:
         """Keep it, or hand it to the call that has waited longest."""
-        self._active.discard(connection)
         keep = self._keep
         if connection.keep_for is not None:
             keep = min(keep, connection.keep_for * 0.8)  # not at the very moment when the peer closes
@@ -120,7 +124,7 @@ class Pool:
 
     def dropped(self, connection: Connection) -> None:
         """It is being closed: nobody may use it."""
-        self._active.discard(connection)
+        self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -137,7 +141,7 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.ticking = bool(self._active)
+        self.ticking = any([connection.exchange is not None for connection in self._connections])
         if self.ticking:
             delay = self._grain
         elif self._idle:
@@ -148,7 +152,7 @@ class Pool:
 
     def _sweep(self) -> None:
         now = monotonic()
-        for connection in list(self._active):
+        for connection in list(self._connections):
             error = overdue(connection, self._timeout, now)
             if error is not None:
                 connection.cut(error)

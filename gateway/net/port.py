@@ -13,17 +13,25 @@ class Exchange(Source, Protocol):
     """One answer on its way in: its head is there, its body may still be coming.
 
     `headers` have lower-case names and are end-to-end ones only; framing is not among them. `length` is the
-    declared content-length. Times are `time.monotonic()` seconds, 0.0 is "not yet"; `connect_time` is a
-    duration, 0.0 on a connection that was already there.
+    declared content-length; `kind` and `coding` are the values of content-type and content-encoding, b""
+    where there is none. `onward` is the wire form of the headers that go on, as `lines.Lines` judged them,
+    or None where they have to be gone through. Times are `time.monotonic()` seconds, 0.0 is "not yet";
+    `connect_time` is a duration, 0.0 on a connection that was already there.
     """
 
     status: int
     headers: Headers
     length: int | None
+    kind: bytes
+    coding: bytes
+    onward: bytes | None
     connect_time: float
     sent_at: float
     first_byte_at: float
     done_at: float
+
+    def held(self, limit: int) -> bytes | None:
+        """The whole body when it has come already and has no more than `limit` bytes, once; else None."""
 
     async def collect(self, limit: int) -> bytes | None:
         """The whole body when it ends within `limit` bytes.

@@ -31,6 +31,8 @@ class StreamedExchange:
         self.status = 0
         self.headers: Headers = []
         self.length: int | None = None
+        self.kind = self.coding = b""
+        self.onward: bytes | None = None
         self.connect_time = self.sent_at = self.first_byte_at = self.done_at = 0.0
         self.stream: tuple[Any, int, Any] | None = None  # of HTTP/2: connection, stream id, request
         self._way = way
@@ -50,8 +52,10 @@ class StreamedExchange:
         self.status = response.status_code
         raw = [(name.lower(), value) for name, value in response.headers.raw]
         self.headers = end_to_end(raw)
-        length = dict(raw).get(b"content-length", b"")
+        said = dict(raw)
+        length = said.get(b"content-length", b"")
         self.length = int(length) if length.isdigit() else None
+        self.kind, self.coding = said.get(b"content-type", b""), said.get(b"content-encoding", b"")
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end."""
@@ -77,6 +81,10 @@ class StreamedExchange:
         except BaseException:
             self.close()
             raise
+
+    def held(self, limit: int) -> bytes | None:
+        """See `net.port.Exchange`: nothing is read before somebody waits for it."""
+        return None
 
     async def collect(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than `limit` bytes."""

@@ -479,7 +479,7 @@ def test_a_standstill_of_this_process_is_not_the_upstreams_fault() -> None:
                 peer.sendall(OK + b"Content-Length: 6\r\n\r\nabc")
                 exchange = await sending
                 assert await exchange.read() == b"abc"
-                while any(connection.stirred for connection in pool._active):
+                while any(connection.stirred for connection in pool._connections):
                     await asyncio.sleep(0.001)
                 peer.sendall(b"def")
                 time.sleep(0.4)  # the loop stands still, longer than the deadline

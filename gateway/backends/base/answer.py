@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from gateway.core.call import Call, Headers
@@ -11,6 +12,7 @@ from gateway.core.stream import last_usage
 from gateway.core.tokens import estimate
 from gateway.core.usage import ESTIMATED, Usage, from_openai
 from gateway.net.decode import Decoder, decodable
+from gateway.net.lines import Lines
 
 _GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
 _PARSED = 32 * 1024  # bytes: a longer body is first looked at from its end
@@ -29,34 +31,25 @@ _DROPPED = frozenset(
 _DROPPED_PREFIXES = (b"x-ratelimit-", b"x-penstock-")
 _RENAMED = {b"x-request-id": b"x-upstream-request-id"}
 
-_fates: dict[bytes, bytes] = {}
+
+@lru_cache(maxsize=512)
+def fate(name: bytes) -> bytes:
+    """The name under which a header of an answer goes on to the caller, b"" for one that does not."""
+    dropped = name in _DROPPED or name.startswith(_DROPPED_PREFIXES)
+    return b"" if dropped else _RENAMED.get(name, name)
+
+
+LINES = Lines(fate)
 
 
 def passed_on(headers: Headers) -> Headers:
     """The end-to-end headers of an answer that the caller gets."""
-    kept = []
-    for name, value in headers:
-        fate = _fates.get(name)
-        if fate is None:
-            fate = _fate(name)
-        if fate:
-            kept.append((fate, value))
-    return kept
+    return [(onward, value) for name, value in headers if (onward := fate(name))]
 
 
-def _fate(name: bytes) -> bytes:
-    """The name under which a header goes on, b"" for one that does not; remembered, bounded."""
-    dropped = name in _DROPPED or name.startswith(_DROPPED_PREFIXES)
-    fate = b"" if dropped else _RENAMED.get(name, name)
-    if len(_fates) >= 512:
-        _fates.clear()
-    _fates[name] = fate
-    return fate
-
-
-def measure(call: Call, body: bytes, encoding: bytes | None) -> None:
+def measure(call: Call, body: bytes, encoding: bytes) -> None:
     """Find the usage in a whole JSON answer, or estimate it where the provider states none."""
-    if encoding is not None:
+    if encoding:
         body = _plain(body, encoding)
     usage = last_usage(body) if len(body) > _PARSED else None
     document = None

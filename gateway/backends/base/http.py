@@ -6,10 +6,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from gateway.backends.base.answer import measure, passed_on
+from gateway.backends.base.answer import LINES, measure, passed_on
 from gateway.backends.base.body import renamed, with_usage
 from gateway.backends.base.inflate import InflatingTap
 from gateway.backends.base.keyring import Credential, Keyring
@@ -21,7 +21,7 @@ from gateway.core.route import Target
 from gateway.core.stream import StreamTap
 from gateway.core.tap import ChatTap, ResponsesTap, TailTap
 from gateway.net.egress import transport
-from gateway.net.outbound import Outbound
+from gateway.net.outbound import Outbound, start_of
 from gateway.net.port import Exchange
 from gateway.settings.schema import BackendSettings
 from gateway.settings.secret import Secret
@@ -35,7 +35,17 @@ MAX_MODELS = 10_000
 
 _CHAT = frozenset(("chat/completions", "completions"))
 _METHODS = {name: name.encode() for name in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")}
+_REFUSED = frozenset((401, 403, 429))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Way(NamedTuple):
+    """What the requests for one path and model have in common."""
+
+    method: bytes
+    target: bytes
+    start: bytes
+    makes: bool  # the call has something made, which is then paid for
 
 
 class HttpBackend:
@@ -54,8 +64,8 @@ class HttpBackend:
         self._keyring = Keyring(self._blocks(parts.netloc.rpartition("@")[2]))
         self._own = _pattern(name for name, _ in settings.headers + settings.secret_headers)
         self._scrub = _scrubber([*settings.api_keys, *(secret for _, secret in settings.secret_headers)])
-        self._targets: dict[str, bytes] = {}
-        self._transport = transport(settings)
+        self._stream_usage = settings.stream_usage
+        self._transport = transport(settings, LINES)
         self._listing: asyncio.Task[list[dict[str, Any]]] | None = None
         self._listed_until = 0.0
 
@@ -70,7 +80,7 @@ class HttpBackend:
         return "authorization", f"Bearer {key}"
 
     def body(self, call: Call, target: Target) -> bytes:
-        """The body as this target gets it, but for usage."""
+        """The body as this target gets it, but for usage. Not asked where the caller named the same model."""
         return renamed(call, target)
 
     # -- the port
@@ -86,19 +96,32 @@ class HttpBackend:
 
     async def ask(self, call: Call, target: Target) -> Reply:
         """See `core.ports.Backend.ask`."""
-        credential = self._keyring.pick()
-        body = self.body(call, target) if call.body else b""
+        credential = self._keyring.only or self._keyring.pick()
+        body, model = call.body, target.model
+        if model and body and model != call.model:
+            body = self.body(call, target)
         hide = False
-        if call.stream and self.settings.stream_usage:
+        if call.stream and self._stream_usage:
             body, hide = with_usage(call, body)
         passed = call.passed if self._own is None else self._own.sub(b"", call.passed)
-        method = _METHODS.get(call.method) or call.method.encode()
-        outbound = Outbound(method, self._target(call, target), credential.block, passed, body)
+        way = None if call.query else credential.ways.get((call.method, call.path, model or call.model))
+        method, place, start, makes = way or self._way(call, model or call.model, credential)
+        outbound = Outbound(method, place, credential.block, passed, body, start)
         exchange = await self._transport.send(outbound)
         call.connect_time = exchange.connect_time
         call.sent = exchange.sent_at
         call.first_byte = exchange.first_byte_at
-        return await self._reply(call, exchange, credential, hide)
+        status = exchange.status
+        if status in _REFUSED:
+            self._keyring.refused(credential, status, dict(exchange.headers).get(b"retry-after"))
+        if exchange.kind != b"application/json" or (whole := exchange.held(WHOLE)) is None:
+            return await self._reply(call, exchange, makes, hide)
+        if makes and status < 400:
+            measure(call, whole, exchange.coding)
+        wire = exchange.onward
+        if wire is None:
+            return Reply(status, passed_on(exchange.headers), self._scrub(whole))
+        return Reply(status, [], self._scrub(whole), None, False, None, wire)
 
     async def models(self) -> list[dict[str, Any]]:
         """What the provider lists, remembered for a minute; one request at a time."""
@@ -110,18 +133,16 @@ class HttpBackend:
 
     # -- the request
 
-    def _target(self, call: Call, target: Target) -> bytes:
-        model = target.model or call.model
-        if call.query or call.endpoint == "other" or len(model) > 128:
-            return self.place(call.path, call.query, model)
-        known = f"{call.path} {model}"
-        place = self._targets.get(known)
-        if place is None:
-            place = self.place(call.path, b"", model)
-            if len(self._targets) >= 1024:
-                self._targets.clear()
-            self._targets[known] = place
-        return place
+    def _way(self, call: Call, model: str, credential: Credential) -> Way:
+        """Put together, and remembered where there can't be too many of them."""
+        method = _METHODS.get(call.method) or call.method.encode()
+        place = self.place(call.path, call.query, model)
+        way = Way(method, place, start_of(method, place, credential.block), _makes(call))
+        if not call.query and call.endpoint != "other" and len(model) <= 128:
+            if len(credential.ways) >= 1024:
+                credential.ways.clear()
+            credential.ways[call.method, call.path, model] = way
+        return way
 
     def _blocks(self, host: str) -> list[bytes]:
         """The header block of each key: what the gateway itself says to the provider."""
@@ -148,29 +169,31 @@ class HttpBackend:
 
     # -- the answer
 
-    async def _reply(self, call: Call, exchange: Exchange, credential: Credential, hide: bool) -> Reply:
-        status, said = exchange.status, dict(exchange.headers)
-        kind, encoding = said.get(b"content-type", b"").lower(), said.get(b"content-encoding")
-        if status in (401, 403, 429):
-            self._keyring.refused(credential, status, said.get(b"retry-after"))
-        headers = passed_on(exchange.headers)
+    async def _reply(self, call: Call, exchange: Exchange, makes: bool, hide: bool) -> Reply:
+        """Any answer; `ask` itself deals with the usual one, a whole document that is there already."""
+        status, kind, coding, wire = exchange.status, exchange.kind.lower(), exchange.coding, exchange.onward
+        headers = passed_on(exchange.headers) if wire is None else []
+        reply = Reply(status, headers, source=exchange, wire=wire or b"")
         if kind.startswith(b"text/event-stream"):
             tap: Tap = self._tap(call, hide)
-            if encoding is not None and encoding.lower() in (b"gzip", b"x-gzip", b"deflate"):
-                tap = InflatingTap(self._tap(call, hide), encoding.decode())
-                headers = [(name, value) for name, value in headers if name != b"content-encoding"]
+            if coding.lower() in (b"gzip", b"x-gzip", b"deflate"):
+                tap = InflatingTap(self._tap(call, hide), coding.decode())
+                reply.headers = [field for field in reply.headers if field[0] != b"content-encoding"]
+            reply.event_stream = True
             # What is fetched again was paid for when it was made: nobody looks for its usage.
-            bought = call.method == "POST"
-            return Reply(status, headers, source=exchange, event_stream=True, tap=tap if bought else None)
+            reply.tap = tap if call.method == "POST" else None
+            return reply
         document = kind == b"application/json" or kind.startswith(b"application/json;")
         if not (document or exchange.done_at or (exchange.length or WHOLE) <= SMALL):
-            return Reply(status, headers, source=exchange)
+            return reply
         body = await exchange.collect(WHOLE)
         if body is None:
-            return Reply(status, headers, source=exchange, tap=TailTap() if _makes(call) else None)
-        if document and status < 400 and _makes(call):
-            measure(call, body, encoding)
-        return Reply(status, headers, self._scrub(body))
+            reply.tap = TailTap() if makes else None
+            return reply
+        if document and status < 400 and makes:
+            measure(call, body, coding)
+        reply.source, reply.body = None, self._scrub(body)
+        return reply
 
     def _tap(self, call: Call, hide: bool) -> StreamTap:
         return ChatTap(hide) if call.endpoint in _CHAT else ResponsesTap()

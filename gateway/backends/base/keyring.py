@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 REFUSED = 60.0  # seconds a key rests that the provider does not accept (401, 403)
 LIMITED = 10.0  # seconds a key rests after a 429 that does not say how long
@@ -11,12 +12,16 @@ LONGEST = 600.0
 
 
 class Credential:
-    """One API key as the header block that goes out with it. `until`: it rests (clock's seconds)."""
+    """One API key as the header block that goes out with it. `until`: it rests (clock's seconds).
 
-    __slots__ = ("block", "until")
+    `ways` is the backend's memory of requests made with it.
+    """
+
+    __slots__ = ("block", "until", "ways")
 
     def __init__(self, block: bytes) -> None:
         self.block = block
+        self.ways: dict[Any, Any] = {}
         self.until = 0.0
 
     def __repr__(self) -> str:
@@ -26,18 +31,19 @@ class Credential:
 class Keyring:
     """Round robin over the credentials that do not rest; when all do, over the one that wakes first."""
 
-    __slots__ = ("_clock", "_credentials", "_next")
+    __slots__ = ("_clock", "_credentials", "_next", "only")
 
     def __init__(self, blocks: Sequence[bytes], clock: Callable[[], float] = time.monotonic) -> None:
         self._credentials = [Credential(block) for block in blocks]
+        self.only = self._credentials[0] if len(self._credentials) == 1 else None
         self._clock = clock
         self._next = 0
 
     def pick(self) -> Credential:
         """The next one's turn."""
+        if self.only is not None:
+            return self.only
         credentials = self._credentials
-        if len(credentials) == 1:
-            return credentials[0]
         now = self._clock()
         for _ in credentials:
             credential = credentials[self._next]
