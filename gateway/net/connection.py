@@ -87,13 +87,14 @@ class Connection(ResponseReader, asyncio.Protocol):
         self.exchange = exchange
         exchange.wanted = 0
         exchange.waiter = waiter = self._create_future()
-        body = outbound.body
-        head = outbound.head()
-        self._sent = len(head) + len(body)
-        if len(body) < JOINED:
-            self.transport.write(head + body)
+        if len(outbound.body) < JOINED:
+            wire = outbound.wire()
+            self._sent = len(wire)
+            self.transport.write(wire)
         else:
-            self.transport.writelines((head, body))
+            head = outbound.head()
+            self._sent = len(head) + len(outbound.body)
+            self.transport.writelines((head, outbound.body))
         exchange.sent_at = self.quiet_since = monotonic()
         return waiter
 
@@ -132,18 +133,25 @@ class Connection(ResponseReader, asyncio.Protocol):
             return self.cut()  # nobody asked
         self.stirred = True
         try:
-            self.receive(data)
+            if self.headed or not self.look_up(data):
+                self.receive(data)
         except WireError as error:
             return self.cut(failure(PROTOCOL_ERROR, self.backend, str(error)))
         if not exchange.status:
-            self._head(exchange)
+            exchange.first_byte_at = exchange.first_byte_at or monotonic()
+            if self.headed:
+                exchange.status, exchange.headers, exchange.length = self.status, self.headers, self.length
+                exchange.kind, exchange.coding, exchange.onward = self.kind, self.coding, self.onward
         pieces = self.pieces
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
             sink = exchange.sink
             if sink is None:
-                exchange.take(data)
+                exchange.pieces.append(data)
+                exchange.size += len(data)
+                if exchange.size > exchange.high:
+                    exchange.overflow()
             else:
                 try:
                     sink.write(data)
@@ -166,13 +174,6 @@ class Connection(ResponseReader, asyncio.Protocol):
         self.gone = True
         self.release()
         self._owner.lost(self)
-
-    def _head(self, exchange: PooledExchange) -> None:
-        if not exchange.first_byte_at:
-            exchange.first_byte_at = monotonic()
-        if self.headed:
-            exchange.status, exchange.headers, exchange.length = self.status, self.headers, self.length
-            exchange.kind, exchange.coding, exchange.onward = self.kind, self.coding, self.onward
 
     def _end(self, exchange: PooledExchange) -> None:
         # An answer that came before the request had left: what is left of it can't be called back.

@@ -37,7 +37,7 @@ class PooledExchange:
     size = 0
     wanted = maxsize
     waiter: asyncio.Future[None] | None = None
-    _high = HIGH_WATER
+    high = HIGH_WATER  # bytes it may hold before it is no longer read
     _full = False  # more is held than a reader takes
     _paused = False  # somebody called `pause`
 
@@ -48,11 +48,9 @@ class PooledExchange:
 
     # what the connection calls
 
-    def take(self, data: bytes) -> None:
-        """Body bytes have come, and no sink is there."""
-        self.pieces.append(data)
-        self.size += len(data)
-        if self.size > self._high and not self._full:
+    def overflow(self) -> None:
+        """More is held than `high`: leave the rest to the kernel until somebody reads."""
+        if not self._full:
             self._full = True
             self._flow()
 
@@ -89,9 +87,12 @@ class PooledExchange:
 
     def held(self, limit: int) -> bytes | None:
         """See `net.port.Exchange`."""
-        if self.done_at and self.error is None and self.size <= limit:
+        if not self.done_at or self.error is not None or self.size > limit:
+            return None
+        if len(self.pieces) != 1:
             return self._drain()
-        return None
+        self.size = 0
+        return self.pieces.pop()
 
     async def collect(self, limit: int) -> bytes | None:
         """The whole body, or None when it is longer than `limit` bytes."""
@@ -162,7 +163,7 @@ class PooledExchange:
         return data
 
     def _water(self, high: int) -> None:
-        self._high = high
+        self.high = high
         self._full = self.size > high
         self._flow()
 

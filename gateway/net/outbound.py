@@ -35,7 +35,10 @@ class Outbound:
 
     def wire(self) -> bytes:
         """The whole request as it goes out."""
-        return self.head() + self.body
+        body = self.body
+        if body and self.start:  # the usual case, put together at once
+            return b"%b%bcontent-length: %d\r\n\r\n%b" % (self.start, self.passed, len(body), body)
+        return self.head() + body
 
 
 def start_of(method: bytes, target: bytes, fixed: bytes) -> bytes:

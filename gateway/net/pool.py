@@ -76,7 +76,10 @@ class Pool:
     async def send(self, outbound: Outbound) -> PooledExchange:
         """See `net.port.Transport`. A stale connection is replaced, and the request sent again, once."""
         started = monotonic()
-        connection = self._reusable(started) if self._idle else None
+        idle = self._idle
+        connection = None
+        if idle:
+            connection = idle.pop() if idle[-1].expires > started else self._reusable(started)
         for again in (True, False):
             connect_time = 0.0
             if connection is None:

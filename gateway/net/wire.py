@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpResponseParser
 
-from gateway.net.lines import CODING, FRAMING, LENGTH, TIMEOUT, TYPE, Lines, timeout
+from gateway.net.lines import FRAMING, LENGTH, TIMEOUT, TYPE, Lines, timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,10 @@ class WireError(Exception):
 
 
 class ResponseReader:
-    """Feed it bytes with `receive`, then look: `headed`, `pieces`, `complete`.
+    """Feed it bytes, then look: `headed`, `pieces`, `complete`.
 
-    `pieces` holds the body bytes of the last `receive`; the user takes them out before the next one. It is
+    Before it is `headed` offer them to `look_up`, which may leave them; then, and from then on, to `receive`.
+    `pieces` holds the body bytes of the last call; the user takes them out before the next one. It is
     the same list always, so that the parser appends to it without a Python frame for each chunk.
     `kind` and `coding` are the values of content-type and content-encoding, b"" where there is none; `onward`
     is what goes on of the head, in wire form, or None where nobody has put it together.
@@ -94,9 +95,6 @@ class ResponseReader:
         """Take what came. Raises `WireError`; after it, or once complete without `keep`, give up the peer."""
         if self._left:
             return self._count(data)
-        # Only at the very start of an answer is nothing spent yet: the parser has seen nothing of it.
-        if self._spare == HEAD_LIMIT and not self.headed and self._look_up(data):
-            return
         try:
             if len(data) > self._spare and not self.headed:
                 self._receive_head(data)
@@ -111,10 +109,11 @@ class ResponseReader:
         else:
             self._spend(len(data))
 
-    def _look_up(self, data: bytes) -> bool:
+    def look_up(self, data: bytes) -> bool:
         """Take the start of an ordinary answer; False, with nothing done, where it is another."""
         end = data.find(b"\r\n\r\n")
-        if not 0 < end <= ORDINARY or self._bodiless:
+        # Only where nothing is spent yet has the parser seen nothing of this answer.
+        if not 0 < end <= ORDINARY or self._spare != HEAD_LIMIT or self._bodiless:
             return False
         lines = data[:end].split(b"\r\n")
         memory = self._lines
@@ -130,12 +129,15 @@ class ResponseReader:
             if told is None:
                 return False
             role, said, wire = told
-            if role < LENGTH:
+            if not role:  # PLAIN
+                headers.append(said)
+                onward.append(wire)
+            elif role < LENGTH:
                 headers.append(said)
                 onward.append(wire)
                 if role == TYPE:
                     kind = said[1]
-                elif role == CODING:
+                else:
                     coding = said[1]
             elif role == LENGTH:
                 if length >= 0:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from gateway.net.lines import Lines
 from gateway.net.wire import ResponseReader, WireError
-from tests.net.test_wire import BAD, GOOD, OK, cut
+from tests.net.test_wire import BAD, GOOD, OK, cut, feed
 
 
 class Parsing(ResponseReader):
     """The reference: leaves every answer to the parser."""
 
-    def _look_up(self, data: bytes) -> bool:
+    def look_up(self, data: bytes) -> bool:
         return False
 
 
@@ -31,7 +31,7 @@ def outcome(reader: ResponseReader, exchanges: list[list[bytes]], method: bytes 
                 if reader.complete:
                     reader.keep = False
                     break
-                reader.receive(piece)
+                feed(reader, piece)
                 bodies.append(b"".join(reader.pieces))
                 reader.pieces.clear()
         except WireError as error:
@@ -171,7 +171,7 @@ def looked_up(answer: bytes, method: bytes = b"POST") -> bool:
     reader = ResponseReader()
     reader.expect(method)
     try:
-        reader.receive(answer)
+        feed(reader, answer)
     except WireError:
         return False
     return reader.onward is not None
@@ -185,11 +185,11 @@ def test_ordinary_answers_are_looked_up(status: bytes) -> None:
 
 def test_a_body_that_comes_later_is_counted() -> None:
     reader = ResponseReader()
-    reader.receive(OK + b"Content-Length: 5\r\n\r\n")
+    feed(reader, OK + b"Content-Length: 5\r\n\r\n")
     assert (reader.onward, reader.headed, reader.complete) == (b"", True, False)
-    reader.receive(b"hel")
+    feed(reader, b"hel")
     assert not reader.complete
-    reader.receive(b"lo")
+    feed(reader, b"lo")
     assert (reader.pieces, reader.complete, reader.keep) == ([b"hel", b"lo"], True, True)
 
 
@@ -213,7 +213,7 @@ def test_so_are_answers_without_length_with_more_bytes_or_to_head() -> None:
 def test_the_wire_form_is_what_the_judge_lets_go_on() -> None:
     names = {b"server": b"", b"x-request-id": b"x-upstream-request-id"}
     reader = ResponseReader(Lines(lambda name: names.get(name, name)))
-    reader.receive(OK + b"Server: x\r\nX-Request-ID: r1\r\nContent-Length: 0\r\nContent-Type: a/b\r\n\r\n")
+    feed(reader, OK + b"Server: x\r\nX-Request-ID: r1\r\nContent-Length: 0\r\nContent-Type: a/b\r\n\r\n")
     assert reader.onward == b"x-upstream-request-id: r1\r\ncontent-type: a/b\r\n"
     assert reader.headers == [(b"server", b"x"), (b"x-request-id", b"r1"), (b"content-type", b"a/b")]
 
