@@ -480,3 +480,44 @@ def test_a_provider_that_is_away_is_an_upstream_error() -> None:
                 await asked.models()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("more", [[], ["connection: close"], ["x-odd:tight"]])
+def test_the_same_headers_go_on_whether_the_head_was_looked_up_or_parsed(more: list[str]) -> None:
+    async def scenario() -> None:
+        said = [
+            "Server: x", "X-Request-ID: r1", "X-RateLimit-Remaining: 3", "Set-Cookie: a=b",
+            "OpenAI-Version: 2020-10-01", *more,
+        ]  # fmt: skip
+        async with upstream(lambda _: document(COMPLETION, *said)) as there, backend(there.port) as up:
+            for _ in range(2):
+                made = call(value={"model": "m"})
+                answer = await up.ask(made, Target("up"))
+                assert bool(answer.wire) is not bool(more)
+                assert answer.headers[:3] == [
+                    (b"content-type", b"application/json"),
+                    (b"x-upstream-request-id", b"r1"),
+                    (b"openai-version", b"2020-10-01"),
+                ]
+                assert made.usage.total == 18
+
+    run(scenario())
+
+
+def test_two_calls_for_one_path_keep_their_own_queries_models_and_methods() -> None:
+    async def scenario() -> None:
+        async with upstream(lambda _: document(COMPLETION)) as there, backend(there.port) as up:
+            for query in (b"", b"a=1", b"", b"b=2"):
+                await up.ask(call(value={"model": "m"}, query=query), Target("up"))
+            await up.ask(call(path="/files", method="GET"), Target("up"))
+            await up.ask(call(path="/files", method="POST"), Target("up"))
+            assert [(seen.method, seen.target) for seen in there.seen] == [
+                ("POST", "/v1/chat/completions"),
+                ("POST", "/v1/chat/completions?a=1"),
+                ("POST", "/v1/chat/completions"),
+                ("POST", "/v1/chat/completions?b=2"),
+                ("GET", "/v1/files"),
+                ("POST", "/v1/files"),
+            ]
+
+    run(scenario())
