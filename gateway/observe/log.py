@@ -49,6 +49,8 @@ def call_line(record: bytes) -> bytes:
 
     Cut, not parsed: inside a JSON string a quote is escaped, so `,"text":` is always structure.
     """
+    if b'"text":' not in record and b'"prompt":' not in record:  # searching backwards costs ten times as much
+        return record + b"\n"
     end = record.rfind(b',"prompt":')
     if end < 0:
         end = record.rfind(b',"text":')
