@@ -11,6 +11,7 @@ from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.reply import Event, Reply
 from gateway.core.route import Target
+from gateway.core.sheet import Sheet
 
 
 class Stage:
@@ -131,8 +132,11 @@ class Ledger(Protocol):
     def close(self) -> None:
         """Let go. Idempotent."""
 
+    def book(self, sheets: Sequence[Sheet], offsets: Mapping[str, int]) -> None:
+        """Insert calls (members of `core.record.FIELDS`) and move read offsets, in one transaction."""
+
     def commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
-        """Insert calls (keys of `core.record.FIELDS`) and move read offsets, in one transaction."""
+        """As `book`, for records one by one."""
 
     def offsets(self) -> dict[str, int]:
         """How far each source has been read."""

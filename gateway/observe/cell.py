@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
-from typing import Any
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
+from gateway.core.sheet import Sheet
 from gateway.core.usage import KINDS
 from gateway.observe.series import DURATION, FIRST_BYTE, FIRST_TOKEN, OVERHEAD, QUEUE
 
+# The values of a cell's labels, and what they are where a record leaves them out.
 LABELS = ("endpoint", "alias", "backend", "status", "outcome", "code", "usage_source")
-
-_DURATION, _OVERHEAD, _QUEUE = DURATION.bounds, OVERHEAD.bounds, QUEUE.bounds
-_FIRST_BYTE, _FIRST_TOKEN = FIRST_BYTE.bounds, FIRST_TOKEN.bounds
-
-
-_RARE = tuple((kind, place) for place, kind in enumerate(KINDS) if kind not in ("input", "output"))
-
-
-def labels_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of `LABELS`; a record leaves empty fields out."""
-    get = record.get
-    return (
-        get("endpoint", ""),
-        get("alias", ""),
-        get("backend", ""),
-        get("status", 0),
-        get("outcome", ""),
-        get("code", ""),
-        get("usage_source", ""),
-    )
+ABSENT = ("", "", "", 0, "", "", "")
 
 
 def histogram(bounds: tuple[int, ...]) -> list[int]:
     """Counts per bucket, the one above the last bound, then the sum of what was observed."""
     return [0] * (len(bounds) + 2)
+
+
+def observe(buckets: list[int], bounds: tuple[int, ...], values: Sequence[int]) -> None:
+    """Count values into a histogram. 0 stands for a time that was not measured: it is not observed."""
+    if len(values) < len(bounds):
+        for value in values:
+            if value:
+                buckets[bisect_left(bounds, value)] += 1
+    else:  # of many values, look for each bound among them
+        ordered = sorted(values)
+        below = bisect_right(ordered, 0)
+        for place, bound in enumerate(bounds):
+            upto = bisect_right(ordered, bound, below)
+            buckets[place] += upto - below
+            below = upto
+        buckets[len(bounds)] += len(ordered) - below
+    buckets[-1] += sum(values)
 
 
 class Cell:
@@ -49,40 +48,21 @@ class Cell:
         self.cost = 0
         self.fallbacks = 0
         self.tokens = [0] * len(KINDS)
-        self.duration = histogram(_DURATION)
-        self.overhead = histogram(_OVERHEAD)
-        self.queue = histogram(_QUEUE)
-        self.first_byte = histogram(_FIRST_BYTE)
-        self.first_token = histogram(_FIRST_TOKEN)
+        self.duration = histogram(DURATION.bounds)
+        self.overhead = histogram(OVERHEAD.bounds)
+        self.queue = histogram(QUEUE.bounds)
+        self.first_byte = histogram(FIRST_BYTE.bounds)
+        self.first_token = histogram(FIRST_TOKEN.bounds)
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Fold one record in. A time that is absent or 0 was not measured and is not observed."""
-        get = record.get
-        self.calls += 1
-        if value := get("cost_micros"):
-            self.cost += value
-        if (value := get("tries", 0)) > 1:
-            self.fallbacks += value - 1
-        if value := get("input"):
-            self.tokens[0] += value
-        if value := get("output"):
-            self.tokens[4] += value
-        for kind, place in _RARE:
-            if kind in record:
-                self.tokens[place] += record[kind]
-        # Written out five times: a function for it would be a third of what folding a call in costs.
-        if value := get("total_us"):
-            self.duration[bisect_left(_DURATION, value)] += 1
-            self.duration[-1] += value
-        if value := get("overhead_us"):
-            self.overhead[bisect_left(_OVERHEAD, value)] += 1
-            self.overhead[-1] += value
-        if value := get("queue_us"):
-            self.queue[bisect_left(_QUEUE, value)] += 1
-            self.queue[-1] += value
-        if value := get("first_byte_us"):
-            self.first_byte[bisect_left(_FIRST_BYTE, value)] += 1
-            self.first_byte[-1] += value
-        if value := get("first_token_us"):
-            self.first_token[bisect_left(_FIRST_TOKEN, value)] += 1
-            self.first_token[-1] += value
+    def add(self, sheet: Sheet) -> None:
+        """Fold calls in."""
+        self.calls += sheet.size
+        self.cost += sheet.total("cost_micros")
+        self.fallbacks += sum([tries - 1 for tries in sheet.column("tries") if tries > 1])
+        for place, kind in enumerate(KINDS):
+            self.tokens[place] += sheet.total(kind)
+        observe(self.duration, DURATION.bounds, sheet.column("total_us"))
+        observe(self.overhead, OVERHEAD.bounds, sheet.column("overhead_us"))
+        observe(self.queue, QUEUE.bounds, sheet.column("queue_us"))
+        observe(self.first_byte, FIRST_BYTE.bounds, sheet.column("first_byte_us"))
+        observe(self.first_token, FIRST_TOKEN.bounds, sheet.column("first_token_us"))

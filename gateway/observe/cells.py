@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from gateway.observe.cell import Cell, labels_of
+from gateway.core.sheet import Sheet
+from gateway.observe.cell import ABSENT, LABELS, Cell
 
 OTHER = "other"
 NONE = "none"
@@ -52,11 +53,11 @@ class Cells:
         self._codes = Names(100)
         self._rest = Cell()
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Fold one record in; missing fields are zero or empty."""
-        raw = labels_of(record)
-        cell = self._raw.get(raw) or self._find(raw)
-        cell.add(record)
+    def add(self, sheet: Sheet) -> None:
+        """Fold calls in; missing fields are zero or empty."""
+        raw = tuple(map(sheet.common.get, LABELS, ABSENT))
+        cell = self._raw.get(raw) or self._find(raw, sheet.size)
+        cell.add(sheet)
 
     def items(self) -> Iterator[tuple[tuple[str, ...], Cell]]:
         """Every cell with its label values in the order of `cell.LABELS`."""
@@ -64,16 +65,16 @@ class Cells:
         if self._rest.calls:
             yield (OTHER,) * 7, self._rest
 
-    def _find(self, raw: tuple[Any, ...]) -> Cell:
+    def _find(self, raw: tuple[Any, ...], calls: int) -> Cell:
         labels = self._labels(*raw)
         cell = self._cells.get(labels)
         if cell is None:
             if len(self._cells) >= self.limit:
-                self.folded += 1
+                self.folded += calls
                 return self._rest
             cell = self._cells[labels] = Cell()
         if OTHER in labels[1:3]:
-            self.folded += 1
+            self.folded += calls
         elif len(self._raw) < 2 * self.limit:
             self._raw[raw] = cell
         return cell

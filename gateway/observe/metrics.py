@@ -18,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from gateway.core.sheet import Sheet, tabulated
 from gateway.core.usage import KINDS
 from gateway.observe import series
 from gateway.observe.cell import Cell, histogram
@@ -66,15 +67,18 @@ class Metrics(Collector):
 
     # -- in ------------------------------------------------------------------------------------
 
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Fold one settled call (keys of `core.record.FIELDS`; missing ones are zero or empty)."""
-        self._cells.add(record)
+    def sheets(self, sheets: Iterable[Sheet]) -> None:
+        """Fold settled calls (members of `core.record.FIELDS`; missing ones are zero or empty)."""
+        for sheet in sheets:
+            self._cells.add(sheet)
 
     def records(self, batch: Iterable[Mapping[str, Any]]) -> None:
-        """Fold a batch."""
-        add = self._cells.add
-        for record in batch:
-            add(record)
+        """Fold settled calls, given one by one."""
+        self.sheets(tabulated(batch))
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Fold one settled call."""
+        self.records([record])
 
     def stat(self, worker: int, stat: Mapping[str, Any]) -> None:
         """A worker's report: its gauges as they are now, its counters since the last report.

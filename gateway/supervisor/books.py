@@ -17,11 +17,12 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from gateway.core.codec import JSONError, dumps, loads
 from gateway.core.ports import Ledger
 from gateway.core.record import abandoned
+from gateway.core.sheet import Sheet, gathered, tabulated
 from gateway.link import lock
 from gateway.link.journal import JournalReader
 from gateway.supervisor.counting import Counting, Record
@@ -29,13 +30,19 @@ from gateway.supervisor.counting import Counting, Record
 log = logging.getLogger("penstock.ledger")
 
 FINISHED = 1 << 62  # the offset of a journal of which nothing is left to book
-_PAUSE = 0.05  # seconds between two looks at the journals
+_PAUSE = 0.1  # seconds between two looks at the journals
 _ORPHANS = 0.5  # seconds between two looks whether a worker of an earlier supervisor still lives
 _RETRY = 1.0  # seconds after a commit that failed
 _BATCH = 2000  # records of one transaction
 
 T = TypeVar("T")
-Batch = tuple[list[bytes], list[Record]]  # call lines and the same calls as records
+
+
+class Batch(NamedTuple):
+    """Calls that were committed: their log lines, in order, and the same calls as tables."""
+
+    lines: list[bytes]
+    sheets: list[Sheet]
 
 
 class Books:
@@ -129,7 +136,7 @@ class Books:
                 self._note(batch)
                 # Less than a full batch was all there was (or a torn tail). What has come since
                 # waits for the next look: many small transactions cost several times as much.
-                if len(batch[0]) < _BATCH:
+                if len(batch.lines) < _BATCH:
                     break
             for source in list(self._ended):
                 await self._finish(source)
@@ -143,7 +150,7 @@ class Books:
         while reader is not None and reader.offset < FINISHED:
             batch = await self.do(lambda: self._post(source))
             self._note(batch)
-            if not batch[0]:
+            if not batch.lines:
                 break
         if reader is not None:
             self._note(await self.do(lambda: self._close(source)))
@@ -155,7 +162,7 @@ class Books:
             self._failing = 0.0
             self._troubled(0.0)
             log.warning("the ledger is written again")
-        if batch[0]:
+        if batch.lines:
             self._posted(batch)
 
     def _fail(self, error: Exception) -> None:
@@ -188,21 +195,25 @@ class Books:
         return batch
 
     def _booked(self, lines: list[bytes], offsets: dict[str, int]) -> Batch:
-        records: list[Record] = []
-        kept: list[bytes] = []
-        for line in lines:
-            try:
-                record = loads(line)
-            except JSONError:
-                log.error("a record that is not JSON was left out: %.200r", line)
-                continue
-            if self.counting.complete(record):
-                line = dumps(record)
-            records.append(record)
-            kept.append(line)
+        try:
+            batch = Batch(lines, gathered(lines))
+        except ValueError:
+            batch = self._one_by_one(lines)
+        if any("text" in sheet.columns or "prompt" in sheet.columns for sheet in batch.sheets):
+            batch = self._one_by_one(lines)
         if offsets:
-            self._ledger.commit(records, offsets)
-        return kept, records
+            self._ledger.book(batch.sheets, offsets)
+        return batch
+
+    def _one_by_one(self, lines: list[bytes]) -> Batch:
+        """Where tokens must be counted, and where something is no record: that is left out."""
+        records: list[Record] = []
+        for line in lines:
+            record = _parsed(line)
+            if record is not None:
+                self.counting.complete(record)
+                records.append(record)
+        return Batch(list(map(dumps, records)), tabulated(records))
 
     def _close(self, source: str) -> Batch:
         """The last transaction of a journal: the calls that were under way; then it is gone."""
@@ -217,7 +228,7 @@ class Books:
         del self._readers[source], self._offsets[source]
         if records:
             log.warning("%d calls of a worker that died are booked as abandoned", len(records))
-        return [dumps(record) for record in records], records
+        return Batch(list(map(dumps, records)), tabulated(records))
 
     async def close(self) -> None:
         """Book what there is, then close ledger and thread. What can't be booked stays for the next start."""
@@ -235,11 +246,17 @@ async def _close(fd: int) -> None:
     os.close(fd)
 
 
-def _opened(reader: JournalReader) -> list[dict[str, Any]]:
-    found = []
-    for line in reader.open_calls():
-        try:
-            found.append(loads(line))
-        except JSONError:
-            log.error("an open call that is not JSON was left out: %.200r", line)
-    return found
+def _opened(reader: JournalReader) -> list[Record]:
+    found = map(_parsed, reader.open_calls())
+    return [record for record in found if record is not None]
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        record = loads(line)
+    except JSONError:
+        record = None
+    if not isinstance(record, dict):
+        log.error("a record that is not a JSON object was left out: %.200r", line)
+        return None
+    return record

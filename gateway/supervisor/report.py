@@ -49,10 +49,9 @@ class Report:
 
     def posted(self, batch: Batch) -> None:
         """These calls are in the ledger."""
-        lines, records = batch
-        self.metrics.records(records)
-        self.metrics.ledger(len(records))
-        self._calls.write(lines)
+        self.metrics.sheets(batch.sheets)
+        self.metrics.ledger(len(batch.lines))
+        self._calls.write(batch.lines)
 
     def troubled(self, seconds: float) -> None:
         """The ledger could not be written for so long; 0.0: it can again."""

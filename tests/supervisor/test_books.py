@@ -34,7 +34,7 @@ class House:
             ledger or SqliteLedger(self.path / "ledger.sqlite"),
             self.journals,
             Counting(Settings()),
-            lambda batch: self.told.extend(record["id"] for record in batch[1]),
+            lambda batch: self.told.extend(r["id"] for sheet in batch.sheets for r in sheet.records()),
             self.trouble.append,
         )
 
@@ -190,11 +190,11 @@ class Stubborn(SqliteLedger):
 
     refusals = 2
 
-    def commit(self, records, offsets):
+    def book(self, sheets, offsets):
         if self.refusals:
             self.refusals -= 1
             raise LedgerError("database or disk is full")
-        super().commit(records, offsets)
+        super().book(sheets, offsets)
 
 
 def test_a_ledger_that_cannot_be_written_is_tried_again_and_loses_nothing(house, caplog):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from gateway.core.codec import dumps
+from gateway.core.sheet import LABELS, Sheet
 
-LABELS = (
-    "key", "key_name", "tenant", "team", "user", "method", "endpoint", "model", "alias", "backend",
-    "target", "stream", "status", "outcome", "code", "usage_source",
-)  # fmt: skip
 SUMS = (
     "input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output",
     "cost_micros", "hold_tokens", "hold_micros", "total_us",
@@ -21,16 +18,18 @@ _REST = (
     "client", "tries", "queue_us", "connect_us", "first_byte_us", "first_token_us",
     "overhead_us", "revision", "worker", "path", "session", "tags", "trace", "reasons",
 )  # fmt: skip
+_COLUMNS = ("ts", "id", *SUMS, *_REST)
 _TEXTS = {*LABELS, "id", "client", "revision", "path", "session", "tags", "trace", "reasons"}
 _TEXTS -= {"stream", "status"}
+_JSON = ("tags", "reasons")
 
-_EMPTY: dict[str, Any] = {name: "" if name in _TEXTS else 0 for name in ("ts", "id", *LABELS, *SUMS, *_REST)}
+_EMPTY: dict[str, Any] = {name: "" if name in _TEXTS else 0 for name in (*_COLUMNS, *LABELS)}
 
 HOUR_MS = 3_600_000
-_MOST_LABELS = 20_000  # remembered per shape; the table knows them all
+_MOST_LABELS = 20_000  # remembered; the table knows them all
 _MOST_SHAPES = 64
 _LARGEST = (1 << 63) - 1
-_LARGEST_SUM = 1 << 48  # of one batch: a provider that reports nonsense can't make later sums overflow
+_LARGEST_SUM = 1 << 48  # of one sheet: a provider that reports nonsense can't make later sums overflow
 
 _FIND_LABEL = (
     'SELECT id FROM labels WHERE "key" = ? AND key_name = ? AND tenant = ? AND team = ? AND user = ?'
@@ -43,64 +42,17 @@ _NEW_LABEL = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-Row = tuple[Any, ...]
 
-
-class Shape:
-    """How records with the same fields are written: only what they have is bound, the rest is default.
-
-    The statements are put together from the names above and nothing else.
-    """
-
-    def __init__(self, names: Collection[str]) -> None:
-        sums = [name for name in SUMS if name in names]
-        columns = ["ts", "id", *sums, *(name for name in _REST if name in names)]
-        self._columns = itemgetter(*columns)
-        self._labels = itemgetter(*(name for name in LABELS if name in names))
-        self._json = [name for name in ("tags", "reasons") if name in names]
-        self.size = len(names)
-        self.sums = slice(2, 2 + len(sums))
-        self.ids: dict[Row, int] = {}  # labels as they are cut → label
-        self.insert = _insert("entries", [*columns, "label"])
-        counts = ["calls", *sums]
-        self.add = _insert("hours", ["hour", "label", *counts]) + " ON CONFLICT DO UPDATE SET "
-        self.add += ", ".join([name + " = " + name + " + excluded." + name for name in counts])
-
-    def cut(self, record: Mapping[str, Any]) -> tuple[Row, Row]:
-        """Columns and labels of a record; KeyError where it has another shape."""
-        if self._json:
-            record = {**record, **{name: _json(record[name]) for name in self._json}}
-        return self._columns(record), self._labels(record)
-
-
+# Statements are put together from the names above and nothing else.
 def _insert(table: str, names: Sequence[str]) -> str:
     marks = ", ".join("?" * len(names))
     return "INSERT INTO " + table + " (" + ", ".join(names) + ") VALUES (" + marks + ")"
 
 
-_LEAST = frozenset(("ts", "id", "model", "outcome"))
+_ADD = _insert("hours", ("hour", "label", "calls", *SUMS)) + " ON CONFLICT DO UPDATE SET "
+_ADD += ", ".join([name + " = " + name + " + excluded." + name for name in ("calls", *SUMS)])
 
-
-class Batch:
-    """Rows of one shape, and what they add to each hour and label."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self._groups: dict[tuple[int, int], list[Row]] = {}
-
-    def add(self, row: Row) -> None:
-        """One more: its columns from `ts` on, then its label."""
-        self.rows.append(row)
-        at = (row[0] // HOUR_MS, row[-1])
-        group = self._groups.get(at)
-        if group is None:
-            self._groups[at] = [row]
-        else:
-            group.append(row)
-
-    def hours(self, sums: slice) -> list[Row]:
-        """What is added to `hours`."""
-        return [(*at, len(rows), *_sums(rows, sums)) for at, rows in self._groups.items()]
+Row = tuple[Any, ...]
 
 
 class Entries:
@@ -108,65 +60,66 @@ class Entries:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._whole = Shape(_EMPTY)
-        self._shapes: dict[frozenset[str], Shape] = {}
-        self._likely: dict[int, Shape] = {}  # number of fields → the shape seen last
+        self._labels: dict[Row, int] = {}
+        self._inserts: dict[Row, str] = {}  # names that calls have → their statement
 
     def forget(self) -> None:
         """Remember no label."""
-        for shape in (self._whole, *self._shapes.values()):
-            shape.ids.clear()
+        self._labels.clear()
 
-    def insert(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def insert(self, sheets: Iterable[Sheet]) -> None:
         """Insert rows and add them to their hours, inside the caller's transaction."""
-        batches: dict[Shape, Batch] = {}
-        for record in records:
-            shape = self._likely.get(len(record), self._whole)
-            try:  # a record with as many fields as a shape, and all of its, has that shape
-                columns, labels = shape.cut(record)
-            except KeyError:
-                shape, record = self._shaped(record)
-                columns, labels = shape.cut(record)
-            batch = batches.get(shape)
-            if batch is None:
-                batch = batches[shape] = Batch()
-            batch.add((*columns, shape.ids.get(labels) or self._label(shape, labels, record)))
-        for shape, batch in batches.items():
-            self._db.executemany(shape.insert, batch.rows)
-            self._db.executemany(shape.add, batch.hours(shape.sums))
+        added: list[Row] = []
+        for sheet in sheets:
+            label = self._label(sheet.common)
+            self._db.executemany(*self._rows(sheet, label))
+            added += _added(sheet, label)
+        self._db.executemany(_ADD, added)
 
-    def _shaped(self, record: Mapping[str, Any]) -> tuple[Shape, Mapping[str, Any]]:
-        names = frozenset(record)
-        shape = self._shapes.get(names)
-        if shape is None:
-            if len(self._shapes) >= _MOST_SHAPES or not _LEAST <= names <= _EMPTY.keys():
-                return self._whole, {**_EMPTY, **record}
-            shape = self._shapes[names] = Shape(names)
-        self._likely[shape.size] = shape
-        return shape, record
+    def _rows(self, sheet: Sheet, label: int) -> tuple[str, Iterator[Row]]:
+        """The statement and what it binds: only what these calls have, the rest is default."""
+        names = tuple([name for name in _COLUMNS if name in sheet.columns or name in sheet.common])
+        insert = self._inserts.get(names)
+        if insert is None:
+            if len(self._inserts) >= _MOST_SHAPES:
+                self._inserts.clear()
+            insert = self._inserts[names] = _insert("entries", ("label", *names))
+        values = [_values(sheet, name) for name in names]
+        return insert, zip(repeat(label, sheet.size), *values, strict=True)
 
-    def _label(self, shape: Shape, labels: Row, record: Mapping[str, Any]) -> int:
-        whole = tuple([record.get(name, _EMPTY[name]) for name in LABELS])
-        found = self._db.execute(_FIND_LABEL, whole).fetchone()
-        number = int(found[0]) if found else self._db.execute(_NEW_LABEL, whole).lastrowid or 0
-        if len(shape.ids) >= _MOST_LABELS:
-            shape.ids.clear()
-        shape.ids[labels] = number
+    def _label(self, common: Mapping[str, Any]) -> int:
+        values = tuple([common.get(name, _EMPTY[name]) for name in LABELS])
+        number = self._labels.get(values)
+        if number is None:
+            found = self._db.execute(_FIND_LABEL, values).fetchone()
+            number = int(found[0]) if found else self._db.execute(_NEW_LABEL, values).lastrowid or 0
+            if len(self._labels) >= _MOST_LABELS:
+                self._labels.clear()
+            self._labels[values] = number
         return number
 
 
-def _sums(rows: Sequence[Row], summed: slice) -> list[int]:
-    sums = list(map(sum, zip(*[row[summed] for row in rows], strict=True)))
-    return sums if not sums or max(sums) < _LARGEST_SUM else [min(each, _LARGEST_SUM) for each in sums]
+def _values(sheet: Sheet, name: str) -> Iterable[Any]:
+    values = sheet.columns.get(name)
+    if values is None:
+        values = sheet.column(name)
+    return [dumps(value).decode() if value else "" for value in values] if name in _JSON else values
 
 
-def _json(value: Any) -> str:
-    return dumps(value).decode() if value else ""
+def _added(sheet: Sheet, label: int) -> Iterator[Row]:
+    """What is added to `hours`."""
+    began = sheet.column("ts")
+    first = min(began) // HOUR_MS
+    parts = [(first, sheet)]
+    if max(began) // HOUR_MS != first:
+        parts = sheet.parted([ts // HOUR_MS for ts in began])
+    for hour, part in parts:
+        yield (hour, label, part.size, *[min(part.total(name), _LARGEST_SUM) for name in SUMS])
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with every field of a kind that the tables take; for records that were refused once."""
-    kept: dict[str, Any] = {name: record[name] for name in ("tags", "reasons") if name in record}
+    kept: dict[str, Any] = {name: record[name] for name in _JSON if name in record}
     for name, empty in _EMPTY.items():
         value = record.get(name, empty)
         if name in kept or value is None:

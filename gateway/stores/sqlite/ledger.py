@@ -14,6 +14,7 @@ from gateway.core.codec import dumps, loads
 from gateway.core.errors import LedgerError
 from gateway.core.limit import LimitRule, Spent
 from gateway.core.principal import KeyEntry
+from gateway.core.sheet import Sheet, tabulated
 from gateway.stores.sqlite import usage
 from gateway.stores.sqlite.entries import Entries, plain
 from gateway.stores.sqlite.schema import migrate
@@ -109,21 +110,30 @@ class SqliteLedger:
 
     # ------------------------------------------------------------------ calls
 
-    def commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
+    def book(self, sheets: Sequence[Sheet], offsets: Mapping[str, int]) -> None:
         """Insert calls and move read offsets, in one transaction. An offset that would go back is refused."""
         try:
-            self._commit(records, offsets)
-        except _ODD:
-            self._commit([plain(record) for record in records], offsets)  # one odd field loses no call
+            self._book(sheets, offsets)
+        except _ODD:  # one odd field loses no call
+            records = [record for sheet in sheets for record in sheet.records()]
+            self._book(tabulated(map(plain, records)), offsets)
 
-    def _commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
+    def commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
+        """As `book`, for records one by one."""
+        try:
+            sheets = tabulated(records)
+        except _ODD:
+            sheets = tabulated(map(plain, records))
+        self.book(sheets, offsets)
+
+    def _book(self, sheets: Sequence[Sheet], offsets: Mapping[str, int]) -> None:
         with self._transaction() as db:
             for source, offset in offsets.items():
                 if not db.execute(_OFFSET, (source, offset)).rowcount:
                     raise LedgerError(
                         f"the journal {source} was read beyond {offset} already: nothing is booked"
                     )
-            self._entries.insert(records)
+            self._entries.insert(sheets)
 
     def offsets(self) -> dict[str, int]:
         """How far each source has been read."""

@@ -10,8 +10,9 @@ from typing import Any
 
 from gateway.core.errors import LedgerError
 from gateway.core.limit import LimitRule, Spent, scope_value
+from gateway.core.sheet import LABELS
 from gateway.core.usage import KINDS
-from gateway.stores.sqlite.entries import HOUR_MS, LABELS, SUMS
+from gateway.stores.sqlite.entries import HOUR_MS, SUMS
 
 _SUMMED = (
     "sum(calls), sum(input), sum(cached_input), sum(cache_write), sum(audio_input), sum(output),"
