@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from gateway.settings.schema import BackendSettings
 
 
+_EARLY = 0.01  # seconds: an event loop's clock has milliseconds and may ring before ours says so
+
+
 class Proxied:
     """The `Transport` of one origin on httpx's connections.
 
@@ -94,7 +97,7 @@ class Proxied:
 
     def _late(self, exchange: StreamedExchange) -> Exception:
         timeout = self.timeout
-        if monotonic() - exchange.started >= timeout.total:
+        if monotonic() - exchange.started >= timeout.total - _EARLY:
             return failure(TOTAL_TIMEOUT, self.name, f"not done within {timeout.total:g} s in all")
         if not exchange.sent_at:
             what = f"no connection within {timeout.connect:g} s"
