@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.core.errors import LedgerError
 from gateway.link import protocol
 from gateway.settings.schema import Settings
+from gateway.supervisor import beat
 from gateway.supervisor.listen import StartError, url
 from gateway.supervisor.revisions import Revisions
 from gateway.supervisor.workers import Process, Workers
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # at run time these are imported while the workers start
 log = logging.getLogger("penstock")
 
 _CONFIG_POLL = 0.5  # seconds
-_KEYS_POLL = 0.2
+_KEYS_POLL = 0.4  # a revoked key must be refused within a second
 _LIMITS_TICK = 0.1
 _STILLBORN = 5  # workers that may end before the first one is ready
 _LATE = 10.0  # seconds that workers may stay beyond the drain time before they are killed
@@ -277,7 +278,7 @@ class Appliance:
 async def _forever(pause: float, chore: Callable[[], Awaitable[None]]) -> None:
     """Do it now and again. A failure is logged and does not end it."""
     while True:
-        await asyncio.sleep(pause)
+        await beat.rest(pause)
         try:
             await chore()
         except Exception:

@@ -9,7 +9,6 @@ directory removed. All of the ledger lives in one thread; one task drives it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
@@ -25,6 +24,7 @@ from gateway.core.record import abandoned
 from gateway.core.sheet import Sheet, gathered, tabulated
 from gateway.link import lock
 from gateway.link.journal import JournalReader
+from gateway.supervisor import beat
 from gateway.supervisor.counting import Counting, Record
 
 log = logging.getLogger("penstock.ledger")
@@ -67,7 +67,9 @@ class Books:
         self._orphans: set[str] = set()
         self._ended: dict[str, Callable[[], Awaitable[None]]] = {}
         self._failing = 0.0  # since when
-        self._stopping = asyncio.Event()
+        self._looked = 0.0  # for orphans
+        self._stopping = False
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def do(self, work: Callable[[], T]) -> T:
@@ -112,21 +114,37 @@ class Books:
                 self._orphans.discard(source)
                 self.ended(source, functools.partial(_close, held))
 
-    # -- the one task
+    # -- the looks
 
     def start(self) -> None:
         """Book from now on."""
-        self._task = asyncio.create_task(self._run())
+        self._rest()
 
-    async def _run(self) -> None:
-        looked = 0.0
-        while not self._stopping.is_set():
-            if self._orphans and time.monotonic() - looked > _ORPHANS:
-                looked = time.monotonic()
-                self._release_orphans()
-            await self.catch_up()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _RETRY if self._failing else _PAUSE)
+    def _rest(self) -> None:
+        if not self._stopping:
+            due = beat.after(_RETRY if self._failing else _PAUSE)
+            self._timer = asyncio.get_running_loop().call_at(due, self._look)
+
+    def _look(self) -> None:
+        """Most looks of a gateway at rest find nothing: they cost no task and no other thread."""
+        now = time.monotonic()
+        if self._orphans and now - self._looked > _ORPHANS:
+            self._looked = now
+            self._release_orphans()
+        if self._due():
+            self._task = asyncio.create_task(self._work())
+        else:
+            self._rest()
+
+    def _due(self) -> bool:
+        try:
+            return bool(self._ended) or any([reader.pending() for reader in self._readers.values()])
+        except OSError:
+            return True  # `catch_up` meets it again and says so
+
+    async def _work(self) -> None:
+        await self.catch_up()
+        self._rest()
 
     async def catch_up(self) -> bool:
         """Book all that stands in the journals now; False when the ledger can't."""
@@ -232,9 +250,11 @@ class Books:
 
     async def close(self) -> None:
         """Book what there is, then close ledger and thread. What can't be booked stays for the next start."""
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
+        self._stopping = True
+        if self._timer is not None:  # it has been started
+            self._timer.cancel()
+            if self._task is not None:
+                await self._task
             await self.catch_up()
         for reader in self._readers.values():
             reader.close()

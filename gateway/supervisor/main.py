@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import uvloop
+
 from gateway.link import lock
 from gateway.observe.log import setup
 from gateway.settings.faults import ConfigError
@@ -26,7 +28,8 @@ def serve(path: Path | None) -> int:
         setup(revisions.current.observe.level)
         server = revisions.current.server
         with data_dir(Path(server.data_dir)) as data, _sockets(server) as (data_port, admin_port):
-            return asyncio.run(Appliance(revisions, data, data_port, admin_port).run())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(Appliance(revisions, data, data_port, admin_port).run())
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 1
