@@ -65,14 +65,15 @@ class Sheet:
 def gathered(lines: Iterable[bytes]) -> list[Sheet]:
     """Records as JSON objects; those that begin alike share sheets. Raises `ValueError` for anything else."""
     alike: dict[bytes, list[bytes]] = {}
+    begin, after = b"\0", 0  # of the line before: most are like it, and to compare costs less than to search
+    rests: list[bytes] = []
     for line in lines:
-        at = line.find(_OWN)
-        head, rest = (line[:at], line[at + 1 :]) if at > 0 else (line[:1], line[1:])
-        rests = alike.get(head)
-        if rests is None:
-            alike[head] = [rest]
-        else:
-            rests.append(rest)
+        if not line.startswith(begin):
+            at = line.find(_OWN)
+            head, after = (line[:at], at + 1) if at > 0 else (line[:1], 1)
+            begin = head + _OWN
+            rests = alike.setdefault(head, [])
+        rests.append(line[after:])
     sheets: list[Sheet] = []
     for head, rests in alike.items():
         owns = loads(b"[{" + b",{".join(rests) + b"]")

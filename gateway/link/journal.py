@@ -128,13 +128,7 @@ class JournalReader:
 
     def read(self, limit: int) -> list[bytes]:
         """At most `limit` new settled records, in the order they were settled."""
-        records: list[bytes] = []
-        while len(records) < limit:
-            record = self._log.next()
-            if record is None:
-                break
-            records.append(record)
-        return records
+        return self._log.read(limit)
 
     def rewind(self, offset: int) -> None:
         """Go back to where the last commit was."""

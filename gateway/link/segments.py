@@ -18,6 +18,7 @@ HEAD = 8
 LARGEST = SEGMENT - HEAD - 16  # bytes of one record
 _MAGIC = int.from_bytes(b"penstok1", "little")
 _ONWARD = (1 << 64) - 1
+_LAST = SEGMENT - 8  # where a segment's last record may end: a word must follow it
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -110,6 +111,7 @@ class SegmentReader:
     def __init__(self, directory: Path, offset: int = 0) -> None:
         self._directory = directory
         self._map: mmap.mmap | None = None
+        self._words = memoryview(b"").cast("Q")
         self._number = -1
         self.offset = max(offset, HEAD)
 
@@ -122,36 +124,42 @@ class SegmentReader:
                     self._map = mmap.mmap(file.fileno(), SEGMENT, prot=mmap.PROT_READ)
             except FileNotFoundError:
                 return None
+            self._words = memoryview(self._map).cast("Q")
             self._number = number
         return self._map
 
     def pending(self) -> bool:
         """Whether something stands at the offset; makes no system call on an open segment."""
-        segment = self._segment()
-        at = self.offset % SEGMENT
-        return segment is not None and segment[at : at + 8] != b"\0\0\0\0\0\0\0\0"
+        return self._segment() is not None and self._words[self.offset % SEGMENT >> 3] != 0
 
-    def next(self) -> bytes | None:
-        """The record at the offset, which moves past it; None where there is none (yet)."""
-        segment = self._segment()
-        if segment is None:
-            return None
-        at = self.offset % SEGMENT
-        word = int.from_bytes(segment[at : at + 8], "little")
-        if word == _ONWARD:
+    def read(self, limit: int) -> list[bytes]:
+        """At most so many records from the offset on, which moves past them."""
+        records: list[bytes] = []
+        while (segment := self._segment()) is not None and self._scan(segment, limit, records) == _ONWARD:
             self.offset = (self._number + 1) * SEGMENT + HEAD
-            return self.next()
-        size = word & 0xFFFFFFFF
-        if not size or at + 8 + size > SEGMENT:
-            return None
-        record = segment[at + 8 : at + 8 + size]
-        if crc32(record) != word >> 32:
-            return None
-        self.offset += 8 + (size + 7 & ~7)
-        return record
+        return records
+
+    def _scan(self, segment: mmap.mmap, limit: int, records: list[bytes]) -> int:
+        """Take what one segment has. Gives the word at which it ended; 0 where there were enough."""
+        at = self.offset % SEGMENT
+        words, word = self._words, 0
+        while len(records) < limit:
+            word = words[at >> 3]
+            size = word & 0xFFFFFFFF
+            end = at + 8 + size
+            if not size or end > _LAST:
+                break
+            record = segment[at + 8 : end]
+            if crc32(record) != word >> 32:
+                break
+            records.append(record)
+            at, word = end + 7 & ~7, 0
+        self.offset = self._number * SEGMENT + at
+        return word
 
     def close(self) -> None:
         """Unmap the segment at hand."""
+        self._words.release()
         if self._map is not None:
             self._map.close()
             self._map = None

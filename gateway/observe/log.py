@@ -77,13 +77,11 @@ class CallLog:
         if self._fd >= 0:
             self._thread.start()
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Queue one line per record. Never blocks."""
+    def write(self, records: Sequence[bytes], bare: bool = False) -> None:
+        """Queue one line per record; `bare` ones are known to have no `prompt` and `text`. Never blocks."""
         if self._fd < 0 or not records:
             return
-        batch = b"\n".join(records) + b"\n"
-        if b',"text":' in batch or b',"prompt":' in batch:  # one search of all costs less than one of each
-            batch = b"".join(map(call_line, records))
+        batch = b"\n".join([*records, b""]) if bare else b"".join(map(call_line, records))
         with self._turn:
             if self._size + len(batch) > self._limit:
                 self.dropped += len(records)

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """Calls that were committed: their log lines, in order, and the same calls as tables."""
+    """Calls that were committed: their lines, without `prompt` and `text`, and the same as tables."""
 
     lines: list[bytes]
     sheets: list[Sheet]

@@ -27,9 +27,12 @@ def serve(path: Path | None) -> int:
         revisions = Revisions(path, os.environ)
         setup(revisions.current.observe.level)
         server = revisions.current.server
-        with data_dir(Path(server.data_dir)) as data, _sockets(server) as (data_port, admin_port):
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(Appliance(revisions, data, data_port, admin_port).run())
+        with (
+            data_dir(Path(server.data_dir)) as data,
+            _sockets(server) as (data_port, admin_port),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            return runner.run(Appliance(revisions, data, data_port, admin_port).run())
     except (ConfigError, StartError) as error:
         print(error, file=sys.stderr)
         return 1

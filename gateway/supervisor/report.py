@@ -51,7 +51,7 @@ class Report:
         """These calls are in the ledger."""
         self.metrics.sheets(batch.sheets)
         self.metrics.ledger(len(batch.lines))
-        self._calls.write(batch.lines)
+        self._calls.write(batch.lines, bare=True)
 
     def troubled(self, seconds: float) -> None:
         """The ledger could not be written for so long; 0.0: it can again."""

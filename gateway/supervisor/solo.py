@@ -75,7 +75,7 @@ class Solo:
             self._ledger,
             data / "journal",
             Counting(settings),
-            posted=lambda batch: self._calls.write(batch.lines),
+            posted=lambda batch: self._calls.write(batch.lines, bare=True),
             troubled=lambda seconds: None,
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
