@@ -18,8 +18,9 @@ _SPACE = rb"[ \t\r\n]*+"
 _NAME = re.compile(rb"%b(%b)%b:%b" % (_SPACE, _STRING, _SPACE, _SPACE), re.DOTALL)
 # A value that is no object or array, and what follows: a comma or the closing brace.
 _PLAIN = re.compile(rb'(?:%b|[^,{}\[\]" \t\r\n]++)' % _STRING, re.DOTALL)
+# No possessive quantifier stands on a group with alternatives: `re` got those wrong until 3.11.5 (gh-106052).
 # From inside an object or array to the next bracket, over strings and everything else.
-_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|%b)*+([{}\[\]])' % _STRING, re.DOTALL)
+_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|%b)*([{}\[\]])' % _STRING, re.DOTALL)
 _NEXT = re.compile(rb"%b[,}]" % _SPACE)
 
 

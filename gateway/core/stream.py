@@ -23,7 +23,8 @@ MAX_TEXT = 256 * 1024  # bytes of generated text kept for counting
 
 _BOM = b"\xef\xbb\xbf"
 _WHOLE = (b"\n\n", b"\n\r\n")  # a piece with this end, after whole frames, is whole frames
-_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*+\})')
+# No possessive quantifier stands on a group with alternatives: `re` got those wrong until 3.11.5 (gh-106052).
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\})')
 _NULL = (b":null", b": nul")
 _DONE = re.compile(rb"(?:^|[\r\n])(?:\xef\xbb\xbf)?data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)")
 
@@ -245,7 +246,7 @@ class StreamTap:
 
 def texts(*names: bytes) -> tuple[re.Pattern[bytes], ...]:
     """Patterns for the non-empty string values of members."""
-    return tuple(re.compile(rb'"%b"[ \t]*:[ \t]*"((?:[^"\\]++|\\.)++)"' % name) for name in names)
+    return tuple(re.compile(rb'"%b"[ \t]*:[ \t]*"((?:[^"\\]++|\\.)+)"' % name) for name in names)
 
 
 def _plain(quoted: bytes) -> bytes:
