@@ -1,16 +1,17 @@
 """Settled calls as tables: what would be done for each member of a record is done once per column.
 
-Nearly all that is booked in one go are calls alike: the same key, model and outcome. Taking them
-apart one by one costs several times as much as the work on whole columns.
+Nearly all calls that are booked in one go have the same members, and many are alike: the same model
+and outcome, often the same key. To take them apart one by one costs several times as much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from gateway.core.codec import dumps, loads
+from gateway.core.codec import loads
 
 # By these calls are counted, and few calls differ in them.
 LABELS = (
@@ -26,7 +27,7 @@ _OWN = b',"id":'
 
 @dataclass(slots=True)
 class Sheet:
-    """`size` records: the members that all of them share, labels always, and the rest by name."""
+    """`size` records with the same members: `common` are those that are equal, `columns` the others."""
 
     size: int
     common: dict[str, Any]
@@ -48,68 +49,94 @@ class Sheet:
         own = self.columns.items()
         return [self.common | {name: column[n] for name, column in own} for n in range(self.size)]
 
-    def parted(self, by: Sequence[Hashable]) -> list[tuple[Any, Sheet]]:
-        """Sheets of the records with equal keys; `by` has one for each record."""
-        if by.count(by[0]) == self.size:
-            return [(by[0], self)]
-        places: dict[Hashable, list[int]] = {}
-        for place, key in enumerate(by):
-            places.setdefault(key, []).append(place)
-        return [(key, self._picked(found)) for key, found in places.items()]
-
-    def _picked(self, places: Sequence[int]) -> Sheet:
-        columns = {name: [column[place] for place in places] for name, column in self.columns.items()}
-        return Sheet(len(places), self.common, columns)
+    def parted(self, names: Iterable[str]) -> list[Sheet]:
+        """Sheets in each of which these members are common."""
+        varied = [name for name in names if name in self.columns]
+        if not varied:
+            return [self]
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, values in enumerate(zip(*[self.columns[name] for name in varied], strict=True)):
+            places.setdefault(values, []).append(place)
+        rest = {name: column for name, column in self.columns.items() if name not in varied}
+        return [
+            Sheet(
+                len(found),
+                self.common | dict(zip(varied, values, strict=True)),
+                {name: [column[place] for place in found] for name, column in rest.items()},
+            )
+            for values, found in places.items()
+        ]
 
 
 def gathered(lines: Iterable[bytes]) -> list[Sheet]:
-    """Records as JSON objects; those that begin alike share sheets. Raises `ValueError` for anything else."""
-    alike: dict[bytes, list[bytes]] = {}
+    """Records as JSON objects, in few sheets. Raises `ValueError` where something is none."""
     begin, after = b"\0", 0  # of the line before: most are like it, and to compare costs less than to search
+    common: dict[str, Any] = {}
+    commons: list[dict[str, Any]] = []
     rests: list[bytes] = []
     for line in lines:
         if not line.startswith(begin):
             at = line.find(_OWN)
             head, after = (line[:at], at + 1) if at > 0 else (line[:1], 1)
-            begin = head + _OWN
-            rests = alike.setdefault(head, [])
+            begin, common = head + _OWN, _begun(head)
+        commons.append(common)
         rests.append(line[after:])
-    sheets: list[Sheet] = []
-    for head, rests in alike.items():
-        owns = loads(b"[{" + b",{".join(rests) + b"]")
-        if len(owns) != len(rests):
-            raise ValueError("these lines are objects only when they are put together")
-        sheets += _alike(loads(head + b"}"), owns)
-    return sheets
+    owns = loads(b"[{" + b",{".join(rests) + b"]") if rests else []
+    if len(owns) != len(rests):
+        raise ValueError("these lines are objects only when they are put together")
+    return _sheets(commons, owns)
+
+
+@lru_cache(2048)
+def _begun(head: bytes) -> dict[str, Any]:
+    begun = loads(head + b"}")
+    if not isinstance(begun, dict):
+        raise ValueError("no JSON object begins so")
+    return begun
 
 
 def tabulated(records: Iterable[Mapping[str, Any]]) -> list[Sheet]:
-    """Any records. Raises `TypeError` for labels that no JSON has."""
+    """Any records."""
     owns = list(map(dict, records))
-    return _alike({}, owns) if owns else []
+    return _sheets([{}] * len(owns), owns)
 
 
-def _alike(common: dict[str, Any], owns: list[dict[str, Any]]) -> list[Sheet]:
-    """`owns` is not empty; what it has goes before what is common."""
+def _sheets(commons: list[dict[str, Any]], owns: list[dict[str, Any]]) -> list[Sheet]:
+    if not owns:
+        return []
+    shape, names = tuple(commons[0]), tuple(owns[0])
+    # Maps, not loops: no frame and no instruction per record.
+    if all(map(names.__eq__, map(tuple, owns))) and all(map(shape.__eq__, map(tuple, _distinct(commons)))):
+        return [_sheet(commons, owns)]
+    parts: dict[Any, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+    for common, own in zip(commons, owns, strict=True):
+        part = parts.setdefault((tuple(common), tuple(own)), ([], []))
+        part[0].append(common)
+        part[1].append(own)
+    return [_sheet(*part) for part in parts.values()]
+
+
+def _sheet(commons: list[dict[str, Any]], owns: list[dict[str, Any]]) -> Sheet:
     names = tuple(owns[0])
-    if all(map(names.__eq__, map(tuple, owns))):  # no frame per record
-        return _sheets(common, names, owns)
-    shapes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for own in owns:
-        shapes.setdefault(tuple(own), []).append(own)
-    return [sheet for names, owns in shapes.items() for sheet in _sheets(common, names, owns)]
+    columns: dict[str, Sequence[Any]] = dict(
+        zip(names, zip(*map(dict.values, owns), strict=True), strict=True)
+    )
+    common: dict[str, Any] = {}
+    distinct = _distinct(commons)
+    for name, value in commons[0].items():
+        if name in columns:
+            continue  # what a record says last goes
+        if len(distinct) == 1 or all([each[name] == value for each in distinct]):
+            common[name] = value
+        else:
+            columns[name] = [each[name] for each in commons]
+    for name in names:
+        if name in _LABELS and columns[name].count(columns[name][0]) == len(owns):
+            common[name] = columns.pop(name)[0]
+    return Sheet(len(owns), common, columns)
 
 
-def _sheets(common: dict[str, Any], names: tuple[str, ...], owns: list[dict[str, Any]]) -> list[Sheet]:
-    columns = dict(zip(names, zip(*map(dict.values, owns), strict=True), strict=True))
-    common = {name: value for name, value in common.items() if name not in columns}
-    labels = {name: columns.pop(name) for name in names if name in _LABELS}
-    sheet = Sheet(len(owns), common, columns)
-    if all(values.count(values[0]) == len(values) for values in labels.values()):
-        common.update({name: values[0] for name, values in labels.items()})
-        return [sheet]
-    parts = sheet.parted([dumps(values) for values in zip(*labels.values(), strict=True)])
-    return [
-        Sheet(part.size, common | dict(zip(labels, loads(values), strict=True)), part.columns)
-        for values, part in parts
-    ]
+def _distinct(commons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if commons.count(commons[0]) == len(commons):
+        return commons[:1]
+    return list({id(common): common for common in commons}.values())

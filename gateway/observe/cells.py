@@ -55,9 +55,10 @@ class Cells:
 
     def add(self, sheet: Sheet) -> None:
         """Fold calls in; missing fields are zero or empty."""
-        raw = tuple(map(sheet.common.get, LABELS, ABSENT))
-        cell = self._raw.get(raw) or self._find(raw, sheet.size)
-        cell.add(sheet)
+        for part in sheet.parted(LABELS):
+            raw = tuple(map(part.common.get, LABELS, ABSENT))
+            cell = self._raw.get(raw) or self._find(raw, part.size)
+            cell.add(part)
 
     def items(self) -> Iterator[tuple[tuple[str, ...], Cell]]:
         """Every cell with its label values in the order of `cell.LABELS`."""

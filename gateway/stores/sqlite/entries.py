@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 from gateway.core.codec import dumps
@@ -69,14 +68,12 @@ class Entries:
 
     def insert(self, sheets: Iterable[Sheet]) -> None:
         """Insert rows and add them to their hours, inside the caller's transaction."""
-        added: list[Row] = []
         for sheet in sheets:
-            label = self._label(sheet.common)
-            self._db.executemany(*self._rows(sheet, label))
-            added += _added(sheet, label)
-        self._db.executemany(_ADD, added)
+            labels = self._labelled(sheet)
+            self._db.executemany(*self._rows(sheet, labels))
+            self._db.executemany(_ADD, _added(sheet, labels))
 
-    def _rows(self, sheet: Sheet, label: int) -> tuple[str, Iterator[Row]]:
+    def _rows(self, sheet: Sheet, labels: Sequence[int]) -> tuple[str, Iterator[Row]]:
         """The statement and what it binds: only what these calls have, the rest is default."""
         names = tuple([name for name in _COLUMNS if name in sheet.columns or name in sheet.common])
         insert = self._inserts.get(names)
@@ -84,37 +81,43 @@ class Entries:
             if len(self._inserts) >= _MOST_SHAPES:
                 self._inserts.clear()
             insert = self._inserts[names] = _insert("entries", ("label", *names))
-        values = [_values(sheet, name) for name in names]
-        return insert, zip(repeat(label, sheet.size), *values, strict=True)
+        return insert, zip(labels, *[_values(sheet, name) for name in names], strict=True)
 
-    def _label(self, common: Mapping[str, Any]) -> int:
-        values = tuple([common.get(name, _EMPTY[name]) for name in LABELS])
-        number = self._labels.get(values)
-        if number is None:
-            found = self._db.execute(_FIND_LABEL, values).fetchone()
-            number = int(found[0]) if found else self._db.execute(_NEW_LABEL, values).lastrowid or 0
-            if len(self._labels) >= _MOST_LABELS:
-                self._labels.clear()
-            self._labels[values] = number
+    def _labelled(self, sheet: Sheet) -> Sequence[int]:
+        """The label of each call."""
+        if sheet.columns.keys().isdisjoint(LABELS):
+            labels = tuple([sheet.common.get(name, _EMPTY[name]) for name in LABELS])
+            return [self._labels.get(labels) or self._label(labels)] * sheet.size
+        columns = [sheet.column(name) or [_EMPTY[name]] * sheet.size for name in LABELS]
+        return [self._labels.get(labels) or self._label(labels) for labels in zip(*columns, strict=True)]
+
+    def _label(self, labels: Row) -> int:
+        found = self._db.execute(_FIND_LABEL, labels).fetchone()
+        number = int(found[0]) if found else self._db.execute(_NEW_LABEL, labels).lastrowid or 0
+        if len(self._labels) >= _MOST_LABELS:
+            self._labels.clear()
+        self._labels[labels] = number
         return number
 
 
-def _values(sheet: Sheet, name: str) -> Iterable[Any]:
-    values = sheet.columns.get(name)
-    if values is None:
-        values = sheet.column(name)
+def _values(sheet: Sheet, name: str) -> Sequence[Any]:
+    values = sheet.column(name)
     return [dumps(value).decode() if value else "" for value in values] if name in _JSON else values
 
 
-def _added(sheet: Sheet, label: int) -> Iterator[Row]:
+def _added(sheet: Sheet, labels: Sequence[int]) -> Iterator[Row]:
     """What is added to `hours`."""
-    began = sheet.column("ts")
-    first = min(began) // HOUR_MS
-    parts = [(first, sheet)]
-    if max(began) // HOUR_MS != first:
-        parts = sheet.parted([ts // HOUR_MS for ts in began])
-    for hour, part in parts:
-        yield (hour, label, part.size, *[min(part.total(name), _LARGEST_SUM) for name in SUMS])
+    hours = [ts // HOUR_MS for ts in sheet.column("ts")]
+    if hours.count(hours[0]) == labels.count(labels[0]) == sheet.size:
+        yield (hours[0], labels[0], sheet.size, *[min(sheet.total(name), _LARGEST_SUM) for name in SUMS])
+        return
+    sums = [sheet.column(name) or [0] * sheet.size for name in SUMS]
+    groups: dict[tuple[int, int], list[Row]] = {}
+    for hour, label, *counts in zip(hours, labels, *sums, strict=True):
+        groups.setdefault((hour, label), []).append(tuple(counts))
+    for (hour, label), rows in groups.items():
+        totals = map(sum, zip(*rows, strict=True)) if len(rows) > 1 else rows[0]
+        yield (hour, label, len(rows), *[min(total, _LARGEST_SUM) for total in totals])
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:
