@@ -69,7 +69,7 @@ class Sheet:
 
 
 def gathered(lines: Iterable[bytes]) -> list[Sheet]:
-    """Records as JSON objects, in few sheets. Raises `ValueError` where something is none."""
+    """Records as workers write them, in few sheets. Raises `ValueError` where something is none."""
     begin, after = b"\0", 0  # of the line before: most are like it, and to compare costs less than to search
     common: dict[str, Any] = {}
     commons: list[dict[str, Any]] = []

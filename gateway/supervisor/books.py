@@ -14,7 +14,6 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +24,7 @@ from gateway.core.sheet import Sheet, gathered, tabulated
 from gateway.link import lock
 from gateway.link.journal import JournalReader
 from gateway.supervisor import beat
+from gateway.supervisor.clerk import Clerk
 from gateway.supervisor.counting import Counting, Record
 
 log = logging.getLogger("penstock.ledger")
@@ -61,7 +61,7 @@ class Books:
         self._journals = journals
         self._posted = posted
         self._troubled = troubled
-        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._clerk = Clerk("ledger")
         self._readers: dict[str, JournalReader] = {}
         self._offsets: dict[str, int] = {}
         self._orphans: set[str] = set()
@@ -74,7 +74,7 @@ class Books:
 
     async def do(self, work: Callable[[], T]) -> T:
         """Run a piece of work in the ledger's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._clerk.do(work)
 
     # -- which journals there are
 
@@ -259,7 +259,7 @@ class Books:
         for reader in self._readers.values():
             reader.close()
         await self.do(self._ledger.close)
-        self._thread.shutdown()
+        self._clerk.close()
 
 
 async def _close(fd: int) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway.core.record import FIELDS
 from gateway.observe import series
-from gateway.observe.cell import LABELS
+from gateway.observe.cell import LABELS, histogram, observe
 from gateway.observe.metrics import Metrics
 from gateway.observe.series import Series
 
@@ -236,3 +236,12 @@ def test_every_declared_series_is_rendered_and_nothing_else() -> None:
     expected = [f"{item.name}_info" if item.kind == "info" else item.name for item in declared()]
     assert sorted(names) == sorted(expected)
     assert len(expected) == len(set(expected))
+
+
+@given(st.lists(st.integers(0, 700_000_000), max_size=60))
+def test_many_times_are_counted_as_one_by_one(times: list[int]) -> None:
+    together, single = histogram(series.DURATION.bounds), histogram(series.DURATION.bounds)
+    observe(together, series.DURATION.bounds, times)
+    for time in times:
+        observe(single, series.DURATION.bounds, [time])
+    assert together == single

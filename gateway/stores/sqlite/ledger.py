@@ -66,6 +66,7 @@ class SqliteLedger:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: each checkpoint costs two fsyncs
             migrate(db)
         except (sqlite3.Error, LedgerError) as error:
             db.close()
