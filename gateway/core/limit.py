@@ -32,15 +32,6 @@ class LimitRule:
     on_store_loss: str = "local"
 
 
-@dataclass(slots=True, frozen=True)
-class Charge:
-    """An amount against one bucket: `bucket` is "rule-id|scope value"."""
-
-    bucket: str
-    unit: str
-    amount: int
-
-
 def scope_value(rule: LimitRule, values: Mapping[str, str]) -> str:
     """A rule's bucket for a call: its scopes' values joined by "/"; "" for `global`.
 

@@ -175,10 +175,3 @@ class Journal(Protocol):
 
     def end(self, slot: int, record: bytes) -> None:
         """Append the settled call's record and free its slot."""
-
-
-class Counter(Protocol):
-    """A number the worker reports to the supervisor; cheap to add to."""
-
-    def add(self, amount: float = 1.0) -> None:
-        """Count."""

@@ -7,8 +7,6 @@ from typing import Any
 
 # Disjoint: a token is counted in exactly one kind, so that a sum is always the true total.
 KINDS = ("input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output")
-INPUT_KINDS = KINDS[:4]
-OUTPUT_KINDS = KINDS[4:]
 
 # provider: the provider said so · estimated: counted offline or guessed · unknown: nobody knows
 PROVIDER, ESTIMATED, UNKNOWN, NONE = "provider", "estimated", "unknown", "none"

@@ -85,10 +85,7 @@ class Intake:
     def exit(self, conversation: Entrant) -> None:
         """It has ended."""
         self.live.running.discard(conversation)
-        pipeline = conversation.pipeline
-        pipeline.inflight -= 1
-        if not pipeline.inflight and pipeline.on_idle is not None:
-            pipeline.on_idle()
+        conversation.pipeline.leave()
 
     # -- connections
 

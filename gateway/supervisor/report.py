@@ -31,12 +31,14 @@ class Report:
         self._unwritten = 0.0  # seconds for which the ledger could not be written
         self._observe = settings.observe
         self._calls = CallLog(settings.observe.calls)
+        self._dropped = 0  # call lines, by logs that were replaced
 
     def observe(self, wanted: Observe) -> None:
         """Another revision may send call lines elsewhere. Raises OSError when that can't be opened."""
         if wanted.calls != self._observe.calls:
             old, self._calls = self._calls, CallLog(wanted.calls)
             old.close(0.5)
+            self._dropped += old.dropped
         setup(wanted.level)
         self._observe = wanted
 
@@ -52,6 +54,7 @@ class Report:
         self.metrics.sheets(batch.sheets)
         self.metrics.ledger(len(batch.lines))
         self._calls.write(batch.lines, bare=True)
+        self.metrics.log_drops(self._dropped + self._calls.dropped)
 
     def troubled(self, seconds: float) -> None:
         """The ledger could not be written for so long; 0.0: it can again."""
