@@ -48,7 +48,7 @@ COMPILE = env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-co
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew (needs .venv on Python 3.11, the oldest supported)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "make lock: resolve on Python 3.11 (make clean, then make lock PYTHON=python3.11)"; exit 1; }
-	$(COMPILE) --all-build-deps --output-file requirements.lock
+	$(COMPILE) --all-build-deps --extra postgres --output-file requirements.lock
 	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock
 
 clean: ## remove the environment and everything that was made

@@ -17,8 +17,10 @@ class LimitRule:
     """One `[[limits]]` entry.
 
     `amount` is in requests, tokens, micro-dollars or calls at once. `seconds` is the rolling
-    window's length; `calendar` names a calendar window instead (UTC); concurrent has neither.
-    `match` is a glob over the scope's value (several scopes: values joined by "/").
+    window's length; `calendar` names a calendar window instead, in time `zone` (IANA name); concurrent
+    has neither. `match` is a glob over the scope's value (several scopes: values joined by "/").
+    `burst` above 0 makes a rolling limit of requests a GCRA: that many at once, then at the rate
+    amount / seconds. `warn` is the share of the amount at which an event tells of it (0.0: never).
     """
 
     id: str
@@ -30,6 +32,23 @@ class LimitRule:
     match: str = "*"
     mode: str = "enforce"
     on_store_loss: str = "local"
+    zone: str = "UTC"
+    burst: int = 0
+    warn: float = 0.8
+
+
+@dataclass(slots=True, frozen=True)
+class Raise:
+    """More room for a while: `amount` (in the rule's unit) on top of a rule's, until `until` (epoch seconds).
+
+    `value` is a glob over scope values; "*" raises every bucket of the rule.
+    """
+
+    id: str
+    rule: str
+    amount: int
+    until: float
+    value: str = "*"
 
 
 def scope_value(rule: LimitRule, values: Mapping[str, str]) -> str:
@@ -99,3 +118,5 @@ class Spent:
     requests: int
     tokens: int
     micros: int
+    input: int = 0  # tokens by side: together `tokens`
+    output: int = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -11,8 +12,9 @@ from typing import Any
 class KeyEntry:
     """One virtual key as it is stored and handed to workers. The secret itself is never here.
 
-    `digest` is the SHA-256 of the key's UTF-8 bytes; `expires` is in epoch seconds.
-    Empty `models` or `endpoints` allow all; both hold shell-style globs.
+    `digest` is the SHA-256 of the key's UTF-8 bytes; `expires` is in epoch seconds. A rotated key's
+    secret before it (`previous`) works until `previous_until`. Empty `models`, `endpoints` or `networks`
+    allow all; the first two hold shell-style globs, `networks` are CIDR ranges the caller must come from.
     """
 
     id: str
@@ -27,6 +29,11 @@ class KeyEntry:
     tags: tuple[str, ...] = ()
     expires: float | None = None
     revoked: bool = False
+    networks: tuple[str, ...] = ()
+    previous: bytes = b""
+    previous_until: float | None = None
+    created: float = 0.0  # epoch seconds; 0.0: not known
+    made_by: str = ""  # who made it: an actor's name
     origin: str = "file"  # "file" (gateway.toml) or "ledger" (made by `penstock keys`)
 
 
@@ -58,3 +65,20 @@ def mint(name: str) -> tuple[str, KeyEntry]:
     secret = f"sk-ps-{secrets.token_urlsafe(32)}"
     entry = KeyEntry(f"key_{secrets.token_hex(8)}", name, digest(secret.encode()), origin="ledger")
     return secret, entry
+
+
+_TUPLES = ("roles", "models", "endpoints", "tags", "networks")
+
+
+def document_of(entry: KeyEntry) -> dict[str, Any]:
+    """A key as a JSON document: digests as hex, never a secret."""
+    document = asdict(entry)
+    return {**document, "digest": entry.digest.hex(), "previous": entry.previous.hex()}
+
+
+def entry_of(document: Mapping[str, Any]) -> KeyEntry:
+    """The key of such a document; members it does not know are an error."""
+    values = dict(document)
+    values |= {name: tuple(values[name]) for name in _TUPLES if name in values}
+    values |= {name: bytes.fromhex(values[name]) for name in ("digest", "previous") if name in values}
+    return KeyEntry(**values)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import pickle
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from gateway.core.codec import JSONError, dumps, loads
-from gateway.core.principal import KeyEntry
+from gateway.core.principal import KeyEntry, document_of, entry_of
 from gateway.settings.schema import Settings
 
 Message = dict[str, Any]
@@ -77,14 +76,9 @@ def settings_of(message: Message) -> Settings:
 
 def keys(entries: Iterable[KeyEntry]) -> Message:
     """All keys for a worker; digests only."""
-    return {"t": "keys", "keys": [{**asdict(entry), "digest": entry.digest.hex()} for entry in entries]}
+    return {"t": "keys", "keys": list(map(document_of, entries))}
 
 
 def entries_of(message: Message) -> list[KeyEntry]:
     """The key entries of a `keys` message."""
-    return [_entry(raw) for raw in message["keys"]]
-
-
-def _entry(raw: dict[str, Any]) -> KeyEntry:
-    lists = {name: tuple(raw[name]) for name in ("roles", "models", "endpoints", "tags")}
-    return KeyEntry(**{**raw, **lists, "digest": bytes.fromhex(raw["digest"])})
+    return list(map(entry_of, message["keys"]))

@@ -62,7 +62,8 @@ def test_settings_survive_pickling_as_they_are():
 def test_key_entries_come_back_equal():
     plain = KeyEntry(id="k1", name="ci", digest=digest(b"secret"))
     full = KeyEntry(
-        "k2", "x", digest(b"b"), "t", "g", "u", ("a",), ("gpt-*",), ("chat/*",), ("tag",), 1.5, True, "ledger"
-    )
+        "k2", "x", digest(b"b"), "t", "g", "u", ("a",), ("gpt-*",), ("chat/*",), ("tag",), 1.5, True,
+        networks=("10.0.0.0/8",), previous=digest(b"c"), previous_until=2.5, origin="ledger",
+    )  # fmt: skip
     (message,) = Decoder().feed(encode(protocol.keys([plain, full])))
     assert protocol.entries_of(message) == [plain, full]

@@ -210,8 +210,9 @@ def _entry(row: Sequence[Any]) -> KeyEntry:
     id, name, digest, tenant, team, user, *lists, expires, revoked = row
     roles, models, endpoints, tags = [tuple(loads(text)) for text in lists]
     return KeyEntry(
-        id, name, digest, tenant, team, user, roles, models, endpoints, tags, expires, bool(revoked), "ledger"
-    )
+        id, name, digest, tenant, team, user, roles, models, endpoints, tags, expires, bool(revoked),
+        origin="ledger",
+    )  # fmt: skip
 
 
 def _why(error: Exception) -> str:

@@ -1,0 +1,158 @@
+"""What operators change and what is remembered of it: entities, the audit, revisions, idempotent answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+KEY, TENANT, RAISE = "key", "tenant", "raise"  # kinds of entities
+
+
+@dataclass(slots=True, frozen=True)
+class Entity:
+    """One thing made through the admin API or the command line, at one version.
+
+    `version` counts its changes from 1; `stamp` is the place of its newest change among all changes of
+    this store. A deleted one keeps its last document, so that late replicas hear of it.
+    """
+
+    kind: str
+    id: str
+    version: int
+    document: Mapping[str, Any]
+    changed_ms: int
+    deleted: bool = False
+    stamp: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Actor:
+    """Who changed something: `kind` is token, key, jwt, cli, config or call (a caller that was refused)."""
+
+    kind: str
+    id: str = ""
+    name: str = ""
+    roles: tuple[str, ...] = ()
+    address: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Deed:
+    """What is to be audited. `before` and `after` are documents without anything secret."""
+
+    actor: Actor
+    action: str  # "key.create" "key.rotate" "key.revoke" "tenant.update" "config.apply" "call.refuse" …
+    target: str  # "key/key_0123…", "tenant/acme", "config/REVISION", "policy/NAME"
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    revision: str = ""
+    detail: Mapping[str, Any] | None = None
+    ts_ms: int = 0  # 0: now
+
+
+@dataclass(slots=True, frozen=True)
+class AuditRecord:
+    """One link of an audit chain. `hash` is hex SHA-256 over all other members, `previous` included."""
+
+    chain: str  # one chain per writing replica
+    n: int  # from 1, without gaps
+    ts_ms: int
+    actor: Mapping[str, Any]
+    action: str
+    target: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    revision: str
+    detail: Mapping[str, Any] | None
+    previous: str
+    hash: str
+
+
+@dataclass(slots=True, frozen=True)
+class Answered:
+    """An answer kept under an idempotency key: `fingerprint` is of the request that it answered."""
+
+    fingerprint: str
+    status: int
+    body: bytes
+    until_ms: int
+
+
+@dataclass(slots=True, frozen=True)
+class Change:
+    """One write of one entity, with what must stand in the audit: all of it or nothing is done.
+
+    `document` None deletes. `expect` is the version that must be there (0: none; None: any).
+    `remember` keeps the answer under an idempotency key of that actor.
+    """
+
+    kind: str
+    id: str
+    document: Mapping[str, Any] | None
+    deed: Deed
+    expect: int | None = None
+    unique: tuple[str, ...] = ()  # members whose value no other live entity of the kind may have
+    remember: tuple[str, Answered] | None = None  # ("actor id/idempotency key", the answer)
+
+
+class Conflict(Exception):
+    """The entity is not at the expected version, or a unique member is taken; the message says which."""
+
+    def __init__(self, message: str, current: Entity | None = None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+@dataclass(slots=True, frozen=True)
+class KeptRevision:
+    """A configuration that was accepted once. `files` are the texts it was read from, by path."""
+
+    id: str
+    ts_ms: int
+    actor: Mapping[str, Any]
+    files: Mapping[str, str]
+    note: str = ""
+    n: int = 0  # place in the history, from 1
+
+
+class Records(Protocol):
+    """Implemented by each ledger store beside `Ledger`; same rules: one thread, may block, `LedgerError`."""
+
+    def stamp(self) -> int:
+        """Moves with every change of an entity, whoever made it."""
+
+    def entities(self, kind: str, *, after: str = "", most: int = 0, deleted: bool = False) -> list[Entity]:
+        """Entities of a kind by id, those with ids above `after`; `most` 0 is all."""
+
+    def since(self, stamp: int) -> list[Entity]:
+        """Everything changed since that stamp, deleted ones too, in order."""
+
+    def entity(self, kind: str, id: str) -> Entity | None:
+        """One entity, deleted ones too."""
+
+    def change(self, change: Change) -> Entity:
+        """Write, audit and remember in one transaction. Raises `Conflict`."""
+
+    def adopt(self, entities: Sequence[Entity]) -> int:
+        """Take over what other replicas wrote, where its version (then its time) is newer; gives how many."""
+
+    def note(self, deeds: Sequence[Deed]) -> None:
+        """Append to the audit what changed no entity."""
+
+    def audit(
+        self, *, chain: str = "", after: int = 0, since_ms: int = 0, until_ms: int = 0, most: int = 0
+    ) -> Iterator[AuditRecord]:
+        """Audit records by chain and number; with a chain, those above `after`."""
+
+    def chains(self) -> dict[str, tuple[int, str]]:
+        """Each audit chain's newest number and hash."""
+
+    def keep_revision(self, revision: KeptRevision) -> None:
+        """Add to the history, unless it is the newest there already."""
+
+    def revisions(self, most: int = 100, before: int = 0) -> list[KeptRevision]:
+        """Newest first; `before` a place in the history, for paging."""
+
+    def answered(self, key: str) -> Answered | None:
+        """What was answered under this idempotency key, while it is remembered."""
