@@ -122,7 +122,7 @@ def settled(call: Call, worker: int, now: float, text: bytes) -> bytes:
         if inside or usage.reasoning or usage.audio_output:
             record.update([each for each in zip(KINDS, usage.counts(), strict=True) if each[1]])
     begun = known.usual
-    if source != PROVIDER or call.outcome != "ok" or call.code or call.tries != 1:
+    if source != PROVIDER or call.outcome != "ok" or call.code or call.tries != 1 or call.target is None:
         begun = known.settled
         record["outcome"], record["code"], record["usage_source"] = call.outcome, call.code, source
         if call.target is not None:
