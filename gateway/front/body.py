@@ -6,6 +6,7 @@ Limits are in bytes. Everything wrong with a body is a `CallerError`: 400, 413 o
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from typing import Any
 
@@ -31,6 +32,12 @@ JSON_ENDPOINTS = frozenset(
 )
 # Those that can't be routed without a model.
 MODEL_ENDPOINTS = frozenset(("chat/completions", "completions", "embeddings"))
+
+# A body of this many bytes is parsed in two: `_split`.
+_LARGE = 16 * 1024
+_EARLY = 1024  # bytes in which the bulky member must begin
+_BULKY = (b'"messages"', b'"input"')
+_STAND_IN = 1 << 61 | secrets.randbits(61)  # nobody can put it there on purpose
 
 
 def too_large(limit: int) -> CallerError:
@@ -96,17 +103,57 @@ def _no_model(call: Call, model: Any) -> None:
 
 def parse(body: bytes) -> dict[str, Any]:
     """A JSON object, strictly: no NaN, no lone surrogates, no second `model`."""
+    outline = body
     try:
-        document = loads(body)
+        split = _split(body) if len(body) >= _LARGE else None
+        document, outline = split or (loads(body), body)
     except JSONError as error:
         raise CallerError(f"The body is not valid JSON: {_safe(error)}") from None
     if type(document) is not dict:
         raise CallerError(f"The body must be a JSON object, not {_kind(document)}.")
     # The model that is authorised must be the one that is forwarded: with two of them a server
     # may take the first and another the last. Escapes (\u006d…) could hide the second.
-    if (body.count(b'"model"') > 1 or b"\\u006" in body) and _twice(body, "model"):
+    if (outline.count(b'"model"') > 1 or b"\\u006" in outline) and _twice(outline, "model"):
         raise CallerError("'model' is given twice.", param="model")
     return document
+
+
+def _split(body: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """A large object, parsed in two: its messages, and the rest, in which a number stands for them.
+
+    Gives the document and that rest. Where both are valid JSON, so is the whole, with the same members;
+    what is asked of the outermost members can then be asked of the rest, which is short: to search 100 KB
+    for a name takes longer than to parse them. None: parse it as one.
+    """
+    name = next((each for each in _BULKY if body.find(each, 0, _EARLY) >= 0), b"")
+    at = body.find(name, 0, _EARLY) + len(name)
+    start = body.find(b"[", at, at + 8)
+    if not name or start < 0 or body[at:start].strip() != b":":
+        return None
+    end = body.rfind(b"]") + 1
+    messages, end = _array(memoryview(body), start, end)
+    outline = b"%b%d%b" % (body[:start], _STAND_IN, body[end:])
+    if messages is None:
+        return None
+    try:
+        document = loads(outline)
+    except JSONError:
+        return None  # whoever parses the whole can say where it is wrong
+    member = name[1:-1].decode()
+    if type(document) is not dict or document.get(member) != _STAND_IN:
+        return None  # it was another object's member, or there are two
+    document[member] = messages
+    return document, outline
+
+
+def _array(body: memoryview, start: int, end: int) -> tuple[Any, int]:
+    """The array that begins at `start` and where it ends: at `end`, or where another member follows."""
+    for _ in range(2):
+        try:
+            return loads(body[start:end]), end
+        except JSONError as error:
+            end = start + error.pos
+    return None, end
 
 
 def _safe(error: Exception) -> str:

@@ -149,3 +149,56 @@ def test_every_json_object_with_a_model_passes(document: dict[str, object]) -> N
         ) or "\\ud" in json.dumps(document)
     else:
         assert made.model == "m"
+
+
+def verdict(body: bytes) -> tuple[str, object]:
+    """What becomes of a body: its document, or its refusal."""
+    made = call(body)
+    try:
+        read(made, LIMIT)
+    except CallerError as error:
+        return "refused", error.message
+    return made.model, made.document
+
+
+_names = st.sampled_from(["model", "messages", "input", "m\\u006fdel", "mod\\u0065l", "tools", "n"])
+_leaves = st.sampled_from(
+    ['"x"', "1", '"]"', '"[{"', '"\\"model\\":"', "null", "NaN", "01", '"\\ud800"', "[]"]
+)
+_values = st.recursive(
+    _leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
+        st.lists(st.tuples(_names, inner), max_size=3).map(
+            lambda each: "{" + ",".join(f'"{name}" : {value}' for name, value in each) + "}"
+        ),
+    ),
+    max_leaves=8,
+)
+_members = st.lists(st.tuples(_names, _values), min_size=1, max_size=5)
+_tails = st.sampled_from(["}", "]}", "}]", "", '"}', "} x"])
+
+
+@given(_members, _tails)
+def test_a_large_body_is_judged_as_if_it_were_parsed_in_one(
+    members: list[tuple[str, str]], tail: str
+) -> None:
+    text = "{" + ",".join(f'"{name}":{value}' for name, value in members) + tail
+    with pytest.MonkeyPatch.context() as patch:
+        whole = verdict(text.encode())
+        patch.setattr("gateway.front.body._LARGE", 0)
+        assert verdict(text.encode()) == whole
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"a","messages":[%b],"model":"b"}',
+        b'{"messages":[%b],"model":"a","mod\\u0065l":"b"}',
+        b'{"model":"a","messages":[%b],"tools":[1],"model":"b"}',
+        b'{"model":"a","metadata":{"messages":[%b]},"model":"b"}',
+    ],
+)
+def test_a_second_model_is_found_around_large_messages(body: bytes) -> None:
+    error = refused(call(body % (b'"%b"' % (b"x" * 20_000))))
+    assert error.message == "'model' is given twice."
