@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
 
+from gateway.core.notice import Listener
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend, Stage
 from gateway.settings.schema import BackendSettings, Settings
@@ -68,13 +69,39 @@ def stages(settings: Settings, parts: Parts) -> list[Stage]:
     built: list[Stage] = []
     for name, place in STAGES:
         if name == "forward":
-            built += [_plugin(use, options, parts) for use, options in settings.plugins]
+            plugins = [_plugin(use, options, parts) for use, options in settings.plugins]
+            built += [plugin for plugin in plugins if plugin is not None]
         built.append(load(place)({}, parts))
     return built
 
 
-def _plugin(use: str, options: Mapping[str, object], parts: Parts) -> Stage:
+def _plugin(use: str, options: Mapping[str, object], parts: Parts) -> Stage | None:
+    """None for a listener: those live in the supervisor."""
     found = load(use)
+    if issubclass(found, Listener):
+        return None
     if not issubclass(found, Stage):
-        raise NotLoadable(f"{use!r} is no Stage: derive it from gateway.core.ports.Stage")
+        raise NotLoadable(
+            f"{use!r} is neither a Stage nor a Listener: derive it from gateway.core.ports.Stage"
+            " or gateway.core.notice.Listener"
+        )
     return found(options, parts)
+
+
+def listeners(settings: Settings) -> list[tuple[str, Listener, Mapping[str, object]]]:
+    """The supervisor's plugins with their options. Raises `NotLoadable`.
+
+    A plugin that can't be loaded at all is left out: the workers say why.
+    """
+    built: list[tuple[str, Listener, Mapping[str, object]]] = []
+    for use, options in settings.plugins:
+        try:
+            found = load(use)
+        except NotLoadable:
+            continue
+        if issubclass(found, Listener):
+            try:
+                built.append((use, found(options), options))
+            except Exception as error:  # a plugin may fail in any way
+                raise NotLoadable(f"{use!r} can't be made: {error}") from error
+    return built

@@ -53,6 +53,7 @@ def test_every_series_is_documented_with_its_labels_and_no_other() -> None:
     suffix = {"counter": "_total", "info": "_info"}
     declared = [item for item in vars(series).values() if isinstance(item, Series)]
     declared += [*series.WORKER_GAUGES.values(), *series.WORKER_COUNTERS.values()]
+    declared += series.OWN_COUNTERS.values()
     expected = {
         f"{item.name}{suffix.get(item.kind, '')}" + (f"{{{', '.join(item.labels)}}}" if item.labels else "")
         for item in declared

@@ -75,7 +75,7 @@ def test_a_class_that_is_missing_is_named() -> None:
 
 
 def test_a_plugin_that_is_no_stage_is_refused() -> None:
-    with pytest.raises(registry.NotLoadable, match="is no Stage"):
+    with pytest.raises(registry.NotLoadable, match="is neither a Stage nor a Listener"):
         registry.stages(Settings(plugins=(("json:JSONDecoder", {}),)), parts())
 
 

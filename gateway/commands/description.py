@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.commands.output import Refused
 from gateway.core.limit import MICROS, LimitRule
+from gateway.core.notice import Listener
 from gateway.core.ports import Stage
 from gateway.core.route import ModelRule, Target
 from gateway.settings.process import BOUNDS
@@ -48,8 +49,19 @@ def stages(settings: Settings) -> list[dict[str, Any]]:
 
     built = [{"name": name, "use": use} for name, use in registry.STAGES]
     at = next((at for at, stage in enumerate(built) if stage["name"] == "forward"), len(built))
-    built[at:at] = [{"name": use.partition(":")[2].lower(), "use": use} for use, _ in settings.plugins]
+    uses = [use for use, _ in settings.plugins if _is_stage(use)]
+    built[at:at] = [{"name": use.partition(":")[2].lower(), "use": use} for use in uses]
     return [stage | {"verbs": _verbs(stage["use"])} for stage in built]
+
+
+def _is_stage(use: str) -> bool:
+    """Listeners live in the supervisor and see no call; what can't be loaded is told by `_verbs`."""
+    from gateway import registry
+
+    try:
+        return not issubclass(registry.load(use), Listener)
+    except Exception:
+        return True
 
 
 def _verbs(use: str) -> list[str]:

@@ -14,11 +14,15 @@ from pathlib import Path
 from gateway.core.codec import dumps
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_NOTED = ("event", "subject", "detail", "request_id")  # extras that go into the line
 _log = logging.getLogger("penstock.log")
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of JSON per message: ts, level, logger, message, and the traceback if there is one."""
+    """One line of JSON per message: ts, level, logger, message, and the traceback if there is one.
+
+    A notice's line has its kind as `event`, with `subject` and `detail`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -29,6 +33,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "pid": record.process,
         }
+        line |= {name: getattr(record, name) for name in _NOTED if hasattr(record, name)}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return dumps(line).decode()

@@ -91,8 +91,12 @@ class Metrics(Collector):
         for key, delta in stat.get("counts", {}).items():
             self._count(tuple(key.split("|")), delta)
 
+    def count(self, name: str, *labels: str) -> None:
+        """One more of a counter of `series.OWN_COUNTERS`."""
+        self._count((name, *labels), 1.0)
+
     def _count(self, key: tuple[str, ...], delta: float) -> None:
-        declared = series.WORKER_COUNTERS.get(key[0])
+        declared = series.WORKER_COUNTERS.get(key[0]) or series.OWN_COUNTERS.get(key[0])
         if declared is None or len(key) != 1 + len(declared.labels):
             self._numbers[series.UNDECLARED] += 1
             return
@@ -163,7 +167,7 @@ class Metrics(Collector):
             for worker, reading in sorted(self._gauges[key].items()):
                 gauge.add_metric((str(worker),), reading)
             yield gauge
-        for key, declared in series.WORKER_COUNTERS.items():
+        for key, declared in (series.WORKER_COUNTERS | series.OWN_COUNTERS).items():
             yield _counter(declared, {k[1:]: v for k, v in self._counters.items() if k[0] == key})
         yield from self._own()
 

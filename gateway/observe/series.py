@@ -117,6 +117,19 @@ WORKER_COUNTERS = {
     ),
 }
 
+# Counters of the supervisor with labels, by the first argument of `Metrics.count`.
+OWN_COUNTERS = {
+    "notices": Series(
+        "penstock_notices", "counter", "Things told to operators, by kind (docs/notices.md).", ("kind",)
+    ),
+    "notices_dropped": Series(
+        "penstock_notices_dropped",
+        "counter",
+        "Notices that a listener did not get: flood, queue (full) or undelivered (after all tries).",
+        ("why",),
+    ),
+}
+
 # The supervisor's own.
 WORKERS_READY = Series("penstock_workers_ready", "gauge", "Workers that accept calls.")
 WORKERS_WANTED = Series("penstock_workers_wanted", "gauge", "Workers the configuration asks for.")

@@ -9,7 +9,6 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:  # at run time these are imported while the workers start
     from gateway.supervisor.admin import Admin
     from gateway.supervisor.books import Books
     from gateway.supervisor.limits import Limits
+    from gateway.supervisor.lookout import Lookout
     from gateway.supervisor.report import Report
 
 log = logging.getLogger("penstock")
@@ -34,6 +34,7 @@ log = logging.getLogger("penstock")
 _CONFIG_POLL = 0.5  # seconds
 _KEYS_POLL = 0.4  # a revoked key must be refused within a second
 _LIMITS_TICK = 0.1
+_LOOKOUT = 1.0
 _STILLBORN = 5  # workers that may end before the first one is ready
 _LATE = 10.0  # seconds that workers may stay beyond the drain time before they are killed
 
@@ -46,6 +47,7 @@ class Appliance:
     _books: Books
     _limits: Limits
     _admin: Admin
+    _lookout: Lookout
 
     def __init__(
         self, revisions: Revisions, data: Path, data_port: socket.socket, admin_port: socket.socket
@@ -118,17 +120,20 @@ class Appliance:
         from gateway.supervisor.books import Books
         from gateway.supervisor.counting import Counting
         from gateway.supervisor.limits import Limits
+        from gateway.supervisor.lookout import Lookout
         from gateway.supervisor.report import Report
 
         for warning in settings.warnings:
             log.warning("%s", warning)
         where = url(self._data_port, bool(settings.server.tls))
         report = self._report = Report(settings, self._workers, self._revisions, where)
+        self._lookout = Lookout(self._revisions, report)
         self._ledger = SqliteLedger(self._data / "ledger.sqlite")
         self._books = Books(
-            self._ledger, self._data / "journal", Counting(settings), report.posted, report.troubled
+            self._ledger, self._data / "journal", Counting(settings), report.posted, self._lookout.troubled
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._workers.send)
+        self._lookout.open(settings)
         for process in self._workers.running.values():
             self._books.follow(process.source)
         self._composed = True
@@ -151,11 +156,12 @@ class Appliance:
         if first:
             print(keys.welcome(first, url(self._data_port, bool(settings.server.tls)), settings), flush=True)
         self._chores = [
-            asyncio.create_task(_forever(pause, chore))
+            asyncio.create_task(beat.forever(pause, chore))
             for pause, chore in (
                 (_KEYS_POLL, self._poll_keys),
                 (_CONFIG_POLL, self._poll_config),
                 (_LIMITS_TICK, self._limits.tick),
+                (_LOOKOUT, self._lookout.look),
             )
         ]
         self._books.start()
@@ -178,7 +184,7 @@ class Appliance:
         if self._composed:
             self._books.follow(process.source)
         if process.replaces:
-            self._report.metrics.restarted()
+            self._lookout.restarted(process.number)
 
     def _received(self, process: Process, message: protocol.Message) -> None:
         match message["t"]:
@@ -220,7 +226,8 @@ class Appliance:
             return
         if forced:
             self._report.reopen()
-        settings = self._revisions.reload()
+        # In a thread: commands that give secrets take their time.
+        settings = self._lookout.reloaded(await asyncio.to_thread(self._revisions.reload))
         if settings is not None:
             self._previous = self._revisions.current
             await self._adopt(settings)
@@ -243,6 +250,7 @@ class Appliance:
         why, self._unfit = self._unfit, ""
         previous, self._previous = self._previous, None
         if previous is not None:
+            self._lookout.open(previous)
             await self._adopt(previous)
             await self._send_keys()
             self._revisions.refuse(why)
@@ -257,6 +265,7 @@ class Appliance:
 
         entries = await self._books.do(lambda: keys.gather(self._ledger, self._revisions.current))
         self._workers.greet(protocol.keys(entries))
+        self._lookout.keys(entries)
 
     # -- the end
 
@@ -276,15 +285,6 @@ class Appliance:
             chore.cancel()
         await self._books.close()
         await self._admin.close()
+        await self._lookout.close()
         self._report.close()
         return 0 if orderly else 1
-
-
-async def _forever(pause: float, chore: Callable[[], Awaitable[None]]) -> None:
-    """Do it now and again. A failure is logged and does not end it."""
-    while True:
-        await beat.rest(pause)
-        try:
-            await chore()
-        except Exception:
-            log.exception("%s failed; it is tried again", getattr(chore, "__name__", chore))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("penstock")
 
 
 def after(pause: float) -> float:
@@ -13,3 +17,13 @@ def after(pause: float) -> float:
 async def rest(pause: float) -> None:
     """Sleep until then."""
     await asyncio.sleep(after(pause) - asyncio.get_running_loop().time())
+
+
+async def forever(pause: float, chore: Callable[[], Awaitable[None]]) -> None:
+    """Do it now and again. A failure is logged and does not end it."""
+    while True:
+        await rest(pause)
+        try:
+            await chore()
+        except Exception:
+            log.exception("%s failed; it is tried again", getattr(chore, "__name__", chore))

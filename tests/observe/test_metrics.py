@@ -53,7 +53,12 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def declared() -> list[Series]:
     found = [item for item in vars(series).values() if isinstance(item, Series)]
-    return [*found, *series.WORKER_GAUGES.values(), *series.WORKER_COUNTERS.values()]
+    return [
+        *found,
+        *series.WORKER_GAUGES.values(),
+        *series.WORKER_COUNTERS.values(),
+        *series.OWN_COUNTERS.values(),
+    ]
 
 
 def test_every_field_that_is_folded_is_a_field_of_the_record() -> None:
