@@ -17,6 +17,11 @@ loads = orjson.loads
 dumps = orjson.dumps
 
 
+def canonical(value: Any) -> bytes:
+    """The one form of a JSON value that is hashed and compared: compact, members sorted, UTF-8."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def pretty(value: Any) -> str:
     """Indented JSON for people."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()

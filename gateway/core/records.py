@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+from gateway.core.codec import canonical
 
 KEY, TENANT, RAISE = "key", "tenant", "raise"  # kinds of entities
 
@@ -96,6 +98,24 @@ class Change:
     remember: tuple[str, Answered] | None = None  # ("actor id/idempotency key", the answer)
 
 
+def merged(mine: Entity, theirs: Entity) -> Entity:
+    """What two replicas agree on when both wrote the same thing: the same whoever merges, in any order.
+
+    The higher version wins, then a deletion, then the later time. A key that one of them revoked or deleted
+    stays so, whatever the other did meanwhile.
+    """
+    if mine.kind != KEY:
+        return max(mine, theirs, key=lambda e: (e.version, e.deleted, e.changed_ms, canonical(e.document)))
+    newest = max(mine, theirs, key=lambda e: (e.version, e.changed_ms, canonical(_unrevoked(e))))
+    revoked = any(entity.document.get("revoked", False) for entity in (mine, theirs))
+    document = {**newest.document, "revoked": True} if revoked else newest.document
+    return replace(newest, document=document, deleted=mine.deleted or theirs.deleted)
+
+
+def _unrevoked(entity: Entity) -> dict[str, Any]:
+    return {name: value for name, value in entity.document.items() if name != "revoked"}
+
+
 class Conflict(Exception):
     """The entity is not at the expected version, or a unique member is taken; the message says which."""
 
@@ -141,12 +161,31 @@ class Records(Protocol):
         """Append to the audit what changed no entity."""
 
     def audit(
-        self, *, chain: str = "", after: int = 0, since_ms: int = 0, until_ms: int = 0, most: int = 0
+        self,
+        *,
+        chain: str = "",
+        after: int = 0,
+        since_ms: int = 0,
+        until_ms: int = 0,
+        most: int = 0,
+        beyond: tuple[str, int] | None = None,
+        newest: bool = False,
     ) -> Iterator[AuditRecord]:
-        """Audit records by chain and number; with a chain, those above `after`."""
+        """Audit records by chain and number; with a chain, those above `after`; `until_ms` not included.
+
+        `beyond` is the chain and number of the last one seen, for paging over all chains. `newest` gives the
+        newest first instead, by time; then `beyond` is not for use. `most` 0 is all.
+        """
 
     def chains(self) -> dict[str, tuple[int, str]]:
         """Each audit chain's newest number and hash."""
+
+    def upkeep(self, keep_audit_ms: int = 0, most: int = 10_000) -> int:
+        """Close counts of refusals whose minute is over, drop what is too old; how many audit records went.
+
+        To be called every few seconds. `keep_audit_ms` 0 keeps all of the audit; what is dropped of it is
+        stated by a checkpoint at the end of its chain. At most `most` records go at once.
+        """
 
     def keep_revision(self, revision: KeptRevision) -> None:
         """Add to the history, unless it is the newest there already."""

@@ -50,7 +50,7 @@ def test_no_key_is_in_the_file_only_its_digest(tmp_path: Path) -> None:
     ledger = opened(tmp_path / "ledger.db")
     ledger.add_key(KeyEntry("key_1", "ci", b"D" * 32, origin="ledger"))
     ledger.close()
-    assert b"D" * 32 in (tmp_path / "ledger.db").read_bytes()
+    assert (b"D" * 32).hex().encode() in (tmp_path / "ledger.db").read_bytes()
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_data_dir_that_may_not_be_written_says_what_would_be_right() -> None:
 
 def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tmp_path / "ledger.db").close()
-    second = ("ALTER TABLE keys ADD COLUMN extra TEXT", "SELECT * FROM nowhere")
+    second = ("ALTER TABLE entries ADD COLUMN extra TEXT", "SELECT * FROM nowhere")
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
     with pytest.raises(LedgerError, match="nowhere"):
         opened(tmp_path / "ledger.db")
@@ -111,8 +111,9 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(
     ledger = opened(tmp_path / "ledger.db")
     ledger.commit([{"key": "k"}], {"a": 1})
     ledger.close()
-    second = ("ALTER TABLE keys ADD COLUMN extra TEXT", "PRAGMA user_version = 2")
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
+    version = len(schema.MIGRATIONS) + 1
+    newer = ("ALTER TABLE entries ADD COLUMN extra TEXT", f"PRAGMA user_version = {version}")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, newer))
     again = opened(tmp_path / "ledger.db")
     assert again.usage(("key",))[0]["calls"] == 1
     again.close()

@@ -1,4 +1,4 @@
-"""The durable record of calls and the keys made by `penstock keys`: one SQLite file."""
+"""The durable record of calls, and of what operators made and changed: one SQLite file."""
 
 from __future__ import annotations
 
@@ -10,25 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.core.codec import dumps, loads
 from gateway.core.errors import LedgerError
 from gateway.core.limit import LimitRule, Spent
-from gateway.core.principal import KeyEntry
 from gateway.core.sheet import Sheet, tabulated
+from gateway.stores.base import SqlRecords
 from gateway.stores.sqlite import usage
 from gateway.stores.sqlite.entries import Entries, plain
 from gateway.stores.sqlite.schema import migrate
 
 _BUSY = 5.0  # seconds to wait for another process's transaction
 
-_KEYS = (
-    "SELECT id, name, digest, tenant, team, user, roles, models, endpoints, tags, expires, revoked"
-    " FROM keys ORDER BY n"
-)
-_ADD_KEY = (
-    "INSERT INTO keys (id, name, digest, tenant, team, user, roles, models, endpoints, tags, expires,"
-    " revoked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _OFFSET = (
     "INSERT INTO offsets (source, offset) VALUES (?, ?)"
     " ON CONFLICT DO UPDATE SET offset = excluded.offset WHERE excluded.offset >= offset"
@@ -41,8 +32,8 @@ _ODD = (
 )  # fmt: skip
 
 
-class SqliteLedger:
-    """Implements `core.ports.Ledger`. Not for two threads at once. Raises `LedgerError`.
+class SqliteLedger(SqlRecords):
+    """Implements `core.ports.Ledger` and `core.records.Records`; raises `LedgerError`. For one thread.
 
     WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose
     the newest transactions, whole, and then the read offsets stand before them.
@@ -135,6 +126,7 @@ class SqliteLedger:
                         f"the journal {source} was read beyond {offset} already: nothing is booked"
                     )
             self._entries.insert(sheets)
+            self._refused(db, sheets)
 
     def offsets(self) -> dict[str, int]:
         """How far each source has been read."""
@@ -167,32 +159,6 @@ class SqliteLedger:
         with self._translated() as db:
             return usage.spent(db, rule, since_ms, value, worker)
 
-    # ------------------------------------------------------------------ keys
-
-    def keys(self) -> list[KeyEntry]:
-        """All keys, revoked ones too, oldest first."""
-        with self._translated() as db:
-            return [_entry(row) for row in db.execute(_KEYS)]
-
-    def add_key(self, entry: KeyEntry) -> None:
-        """Keep a new key. No other key in force may have its name."""
-        lists = (entry.roles, entry.models, entry.endpoints, entry.tags)
-        row = (entry.id, entry.name, entry.digest, entry.tenant, entry.team, entry.user)
-        try:
-            with self._transaction() as db:
-                if db.execute("SELECT 1 FROM keys WHERE name = ? AND NOT revoked", (entry.name,)).fetchone():
-                    raise LedgerError(f"a key named {entry.name!a} exists: choose another name or revoke it")
-                texts = [dumps(given).decode() for given in lists]
-                db.execute(_ADD_KEY, (*row, *texts, entry.expires, int(entry.revoked)))
-        except _ODD as error:
-            raise LedgerError(f"the key {entry.name!a} can't be kept: {error}") from error
-
-    def revoke_key(self, name_or_id: str) -> bool:
-        """Revoke a key; False where none in force has this name or id."""
-        with self._transaction() as db:
-            revoke = "UPDATE keys SET revoked = 1 WHERE (name = ? OR id = ?) AND NOT revoked"
-            return db.execute(revoke, (name_or_id, name_or_id)).rowcount > 0
-
     # ------------------------------------------------------------------ other processes
 
     def changed(self) -> bool:
@@ -204,15 +170,6 @@ class SqliteLedger:
         with self._translated() as db:
             (version,) = db.execute("PRAGMA data_version").fetchone()
         return int(version)
-
-
-def _entry(row: Sequence[Any]) -> KeyEntry:
-    id, name, digest, tenant, team, user, *lists, expires, revoked = row
-    roles, models, endpoints, tags = [tuple(loads(text)) for text in lists]
-    return KeyEntry(
-        id, name, digest, tenant, team, user, roles, models, endpoints, tags, expires, bool(revoked),
-        origin="ledger",
-    )  # fmt: skip
 
 
 def _why(error: Exception) -> str:

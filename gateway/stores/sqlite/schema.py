@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from gateway.core.errors import LedgerError
+from gateway.stores.sqlite import records
 
 # What many calls share is kept once per combination, in `labels`; `entries` has one row per call, only ever
 # appended; `hours` sums them up as they come. People read the view `calls`.
@@ -62,7 +63,10 @@ _FIRST = (
     "PRAGMA user_version = 1",
 )
 
-MIGRATIONS = (_FIRST,)  # each takes the file one version further, and says so itself
+MIGRATIONS = (
+    _FIRST,
+    (*records.STATEMENTS, "PRAGMA user_version = 2"),
+)  # each takes the file one version further, and says so itself
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -1,0 +1,5 @@
+"""What ledgers in SQL have in common: statements that every one of the databases takes."""
+
+from gateway.stores.base.records import SqlRecords
+
+__all__ = ["SqlRecords"]
