@@ -112,6 +112,12 @@ WORKER_COUNTERS = {
         "Calls a limit refused, would have refused (shadow) or could not check (unchecked).",
         ("limit", "decision"),
     ),
+    "policies": Series(
+        "penstock_policy_decisions",
+        "counter",
+        "Calls a policy refused, changed or sent elsewhere, or would have (shadow).",
+        ("policy", "decision"),
+    ),
     "rejects": Series(
         "penstock_http_rejects", "counter", "Requests refused before they were calls.", ("code",)
     ),
@@ -119,6 +125,9 @@ WORKER_COUNTERS = {
 
 # Counters of the supervisor with labels, by the first argument of `Metrics.count`.
 OWN_COUNTERS = {
+    "secret_failures": Series(
+        "penstock_secret_failures", "counter", "Commands that gave no secret; the one before stays in use."
+    ),
     "notices": Series(
         "penstock_notices", "counter", "Things told to operators, by kind (docs/notices.md).", ("kind",)
     ),

@@ -95,6 +95,7 @@ def _backend(provider: Provider, reading: Reading) -> BackendSettings | None:
     if not key.isascii() or not key.isprintable() or key != key.strip():
         told = "the secret must be printable ASCII on one line, without blanks at its ends"
         reading.faults.append(Fault("environment", 0, 0, provider.key, told))
+    reading.named.append(provider.key)
     return BackendSettings(
         name=provider.name,
         kind="azure" if provider.name == "azure" else "openai",

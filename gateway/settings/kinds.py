@@ -10,6 +10,7 @@ from datetime import date, datetime, time
 from pathlib import Path as FilePath
 from typing import Any
 
+from gateway.settings.exec import Command, Execs
 from gateway.settings.faults import Fault, did_you_mean, quote
 from gateway.settings.tree import Node
 
@@ -34,6 +35,9 @@ class Reading:
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
+    execs: Execs = field(default_factory=Execs)  # keeps what commands gave
+    commands: list[Command] = field(default_factory=list)  # those that this reading needed
+    named: list[str] = field(default_factory=list)  # environment variables that hold secrets
 
     def fault(self, node: Node, message: str, name: str | None = None, at_key: bool = False) -> None:
         """Note a fault of a value, or of its missing entry `name`."""

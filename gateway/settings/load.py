@@ -10,6 +10,7 @@ from typing import Any
 from gateway.core.route import ModelRule, Target
 from gateway.settings import discover
 from gateway.settings.checks import check
+from gateway.settings.exec import Execs
 from gateway.settings.faults import ConfigError, Fault
 from gateway.settings.include import Reader
 from gateway.settings.kinds import Reading
@@ -17,30 +18,36 @@ from gateway.settings.prices import bundled
 from gateway.settings.revision import revision
 from gateway.settings.root import ROOT
 from gateway.settings.schema import Settings
+from gateway.settings.sealed import lend
 from gateway.settings.tree import Node, Source
 
 # Variables that win over the file, for containers and the command line.
 OVERRIDES = {"PENSTOCK_LISTEN": "listen", "PENSTOCK_ADMIN": "admin", "PENSTOCK_WORKERS": "workers"}
 
 
-def load(path: Path | None, environ: Mapping[str, str], resolve: bool = True) -> Settings:
+def load(
+    path: Path | None, environ: Mapping[str, str], resolve: bool = True, execs: Execs | None = None
+) -> Settings:
     """The settings in a file, or of the zero-configuration mode. Raises `ConfigError` with all faults.
 
-    Without `resolve`, secrets that can't be had are warnings: for commands that need none.
+    Without `resolve`, secrets that can't be had are warnings, and no command is run for them: for commands
+    of ours that need none. `execs` keeps what commands gave from one reading to the next.
     """
     reader = Reader()
     if path is None:
         tree = Node({}, Source("environment", Path.cwd(), in_file=False))
     else:
         tree = reader.read(path, str(path))
-    reading = Reading(environ, resolve)
+    reading = Reading(environ, resolve, execs=execs or Execs())
     if not reader.incomplete:
         settings = _read(tree, reading)
     faults = [*reader.faults, *reading.faults]
     if faults:
         raise ConfigError(_sorted(faults, reader.shown))
+    reading.execs.keep(reading.commands)
     settings = replace(
         settings,
+        hidden=tuple(dict.fromkeys(reading.named)),
         path=str(path.absolute()) if path else "",
         sources=tuple(dict.fromkeys([*reader.watched, *reading.watched])),
         warnings=tuple(reading.warnings),
@@ -50,6 +57,7 @@ def load(path: Path | None, environ: Mapping[str, str], resolve: bool = True) ->
 
 def _read(tree: Node, reading: Reading) -> Settings:
     _override(tree, reading)
+    lend(tree, reading)
     values = ROOT.read(tree, reading)
     if "backends" not in tree.value:
         values["backends"] = discover.backends(reading)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.settings.kinds import INVALID, Reading, Text, Wrong
-from gateway.settings.sealed import Sealed
+from gateway.settings.sealed import SOURCES, Sealed
 from gateway.settings.tables import Field, Table
 from gateway.settings.tree import Node
 
@@ -16,13 +16,13 @@ _CLASS = Text(
 
 
 def _plain(node: Node, reading: Reading) -> Any:
-    """Options as plain values; text of the form `env:NAME` or `file:PATH` becomes a Secret."""
+    """Options as plain values; `env:NAME`, `file:PATH` and `exec:COMMAND` become Secrets."""
     value = node.value
     if isinstance(value, dict):
         return {key: _plain(item, reading) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item, reading) for item in value]
-    if isinstance(value, str) and value.startswith(("env:", "file:")):
+    if isinstance(value, str) and value.startswith(SOURCES):
         try:
             return Sealed().parse(node, reading)
         except Wrong as wrong:

@@ -7,7 +7,9 @@ from gateway.settings.callers import KEY
 from gateway.settings.kinds import Text
 from gateway.settings.naming import MODELS, PRICES
 from gateway.settings.plugins import PLUGIN
+from gateway.settings.policies import ACCESS, POLICY
 from gateway.settings.process import AUTH, OBSERVE, SERVER, STATE
+from gateway.settings.sealed import SECRETS
 from gateway.settings.tables import Field, Later, Many, Table
 from gateway.settings.upstream import BACKENDS
 
@@ -28,10 +30,13 @@ ROOT = Table(
         "models": Field(MODELS, "what callers ask for, and who answers"),
         "prices": Field(PRICES, "USD per million tokens; replaces the bundled price of that model"),
         "limits": Field(Many(LIMIT), "how much, for whom"),
+        "access": Field(ACCESS, "what holds where no policy says anything", fill=True),
+        "policies": Field(Many(POLICY), "who may do what, with which settings"),
+        "secrets": Field(SECRETS, "how secrets are kept fresh"),
         "plugins": Field(Many(PLUGIN, most=100), "stages from elsewhere"),
         **{
             name: Field(Later(), "a later version")
-            for name in ("policies", "tenants", "guards", "cache", "routing", "rollouts", "evals", "engine")
+            for name in ("tenants", "guards", "cache", "routing", "rollouts", "evals", "engine")
         },
     },
 )

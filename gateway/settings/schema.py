@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.cost import Price
 from gateway.core.limit import LimitRule
+from gateway.core.policy import OPEN, Access, Policy
 from gateway.core.principal import KeyEntry
 from gateway.core.route import ModelRule
 from gateway.settings.secret import Secret
@@ -103,6 +104,17 @@ class Observe:
 
 
 @dataclass(slots=True, frozen=True)
+class Secrets:
+    """`[secrets]`: commands that give secrets are asked again every `refresh` seconds.
+
+    `environment` names the variables they get beside the few that every command gets.
+    """
+
+    refresh: float = 300.0
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
 class Settings:
     """One accepted configuration. `sources` are the files it was read from, for watching."""
 
@@ -117,6 +129,10 @@ class Settings:
     models: tuple[ModelRule, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)
     limits: tuple[LimitRule, ...] = ()
+    access: Access = OPEN
+    policies: tuple[Policy, ...] = ()
     plugins: tuple[tuple[str, Mapping[str, object]], ...] = ()  # ("module:Class", options)
+    secrets: Secrets = Secrets()
+    hidden: tuple[str, ...] = ()  # environment variables that hold secrets: workers do not get them
     sources: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -1,14 +1,20 @@
-"""Secrets in the file: `env:NAME`, `file:PATH`, or literal with a warning."""
+"""Secrets in the file: `env:NAME`, `file:PATH`, `exec:COMMAND`, or literal with a warning."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from gateway.settings.exec import PREFIX, Failed, command
 from gateway.settings.faults import quote
-from gateway.settings.kinds import Kind, Reading, Wrong, read_small, text_of
+from gateway.settings.kinds import Kind, Reading, Text, Wrong, read_small, text_of
+from gateway.settings.quantities import Duration
+from gateway.settings.schema import Secrets
 from gateway.settings.secret import Secret
+from gateway.settings.tables import Field, Many, Table
 from gateway.settings.tree import Node
+
+SOURCES = ("env:", "file:", PREFIX)  # how a text begins that says where a secret is
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -21,10 +27,12 @@ class Sealed(Kind):
         try:
             return self._unsealed(text, node, reading)
         except Wrong as wrong:
-            if reading.resolve or not text.startswith(("env:", "file:")):
+            if reading.resolve or not text.startswith(SOURCES):
                 raise
-            reading.warn(node, str(wrong))
-            return Secret(text, text)  # stands for itself: equal references stay equal
+            if not text.startswith(PREFIX):
+                reading.warn(node, str(wrong))
+                return Secret(text, text)  # stands for itself: equal references stay equal
+            return Secret(text, _program(text))
 
     @staticmethod
     def _unsealed(text: str, node: Node, reading: Reading) -> Secret:
@@ -32,6 +40,8 @@ class Sealed(Kind):
             secret = _from_environment(text, reading)
         elif text.startswith("file:"):
             secret = _from_file(text, node, reading)
+        elif text.startswith(PREFIX):
+            secret = _from_command(text, node, reading)
         else:
             secret = Secret(text)
             reading.warn(node, 'a literal secret; keep it in "env:NAME" or "file:PATH"')
@@ -46,6 +56,7 @@ def _from_environment(text: str, reading: Reading) -> Secret:
     name = text.removeprefix("env:")
     if not _NAME.fullmatch(name):
         raise Wrong(f'{quote(text)} names no environment variable; write it as "env:NAME"')
+    reading.named.append(name)
     value = reading.environ.get(name)
     if value is None:
         raise Wrong(f"env:{name} is not set")
@@ -69,6 +80,23 @@ def _from_file(text: str, node: Node, reading: Reading) -> Secret:
     return Secret(value, f"file:{name}")
 
 
+def _from_command(text: str, node: Node, reading: Reading) -> Secret:
+    try:
+        wanted = command(text, node.source.directory)
+        reading.commands.append(wanted)
+        if not reading.resolve:  # nothing is run for commands that need no secret
+            raise Wrong("is not asked for here")
+        return Secret(reading.execs.value(wanted, reading.environ), wanted.source)
+    except Failed as failed:
+        raise Wrong(f"{quote(_program(text))}: {failed}") from None
+
+
+def _program(text: str) -> str:
+    """A command as it may be shown: its program alone, for arguments may hold secrets."""
+    word = next(iter(text.removeprefix(PREFIX).split()), "")
+    return PREFIX + (word if not set(word) & set("'\"\\") else "…")
+
+
 def _fits(secret: Secret) -> None:
     value = secret.reveal()
     if not value or not value.isascii() or not value.isprintable() or value != value.strip():
@@ -76,3 +104,26 @@ def _fits(secret: Secret) -> None:
             "the secret must be printable ASCII on one line, without blanks at its ends"
             + ("" if secret.source == "literal" else f"  ({secret.source})")
         )
+
+
+SECRETS = Table(
+    "secrets",
+    Secrets,
+    {
+        "refresh": Field(Duration(least=1.0, most=86_400.0, example="5m"), "commands are asked again after"),
+        "environment": Field(
+            Many(Text(pattern=_NAME.pattern, meaning="a variable's name", most=128), most=100),
+            "variables that commands get beside PATH, HOME, LANG, TZ, TMPDIR and SSL_CERT_*",
+        ),
+    },
+)
+
+
+def lend(tree: Node, reading: Reading) -> None:
+    """What `[secrets]` says has to be known before the first command is run, wherever it stands."""
+    node = tree.child("secrets")
+    if node is None:
+        return
+    settings = SECRETS.read(node, Reading({}))  # faults are told when the section itself is read
+    if isinstance(settings, Secrets):
+        reading.execs.refresh, reading.execs.lent = settings.refresh, settings.environment

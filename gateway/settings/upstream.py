@@ -10,7 +10,7 @@ from gateway.settings.faults import quote
 from gateway.settings.kinds import INVALID, Flag, Kind, Number, PathName, Reading, Text, Wrong, text_of
 from gateway.settings.quantities import Duration
 from gateway.settings.schema import BackendSettings, Deadlines
-from gateway.settings.sealed import Sealed
+from gateway.settings.sealed import SOURCES, Sealed
 from gateway.settings.secret import Secret
 from gateway.settings.tables import Field, Many, Named, Table
 from gateway.settings.tree import Node
@@ -64,21 +64,21 @@ class Proxy(Sealed):
 
     def parse(self, node: Node, reading: Reading) -> Secret:
         text = text_of(node, 'a URL such as "http://proxy:3128"')
-        plain = not text.startswith(("env:", "file:")) and "@" not in text
+        plain = not text.startswith(SOURCES) and "@" not in text
         secret = Secret(text) if plain else super().parse(node, reading)
-        if secret.reveal() != secret.source:
+        if plain or secret.reveal() not in (secret.source, text):  # else it could not be had
             check_url(secret.reveal(), userinfo=True)
         return secret
 
 
 class Header(Kind):
-    """A header's value: a Secret where it is `env:` or `file:`, else plain text."""
+    """A header's value: a Secret where it is `env:`, `file:` or `exec:`, else plain text."""
 
     _sealed = Sealed()
 
     def parse(self, node: Node, reading: Reading) -> str | Secret:
         text = text_of(node)
-        if text.startswith(("env:", "file:")):
+        if text.startswith(SOURCES):
             return self._sealed.parse(node, reading)
         if not text.isascii() or not text.isprintable() or text != text.strip() or len(text) > 4096:
             raise Wrong("must be printable ASCII without blanks at its ends, at most 4096 long")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from gateway import registry
 from gateway.core.notice import Notice
 from gateway.core.principal import KeyEntry
+from gateway.settings.exec import Command
 from gateway.settings.schema import Settings
 from gateway.supervisor.expiry import Expiry
 from gateway.supervisor.listen import StartError
@@ -32,6 +35,7 @@ class Lookout:
         self._fault = ""
         self._lagging = False
         self._keys_due = 0.0
+        self._failing: dict[str, str] = {}
 
     def tell(self, notice: Notice) -> None:
         """Note it and pass it on. Never blocks, never raises."""
@@ -97,6 +101,25 @@ class Lookout:
         if now >= self._keys_due:
             self._keys_due = now + _KEYS
             self._expiry.look()
+        if due := self._revisions.execs.due():
+            await asyncio.to_thread(self._renew, due)
+            self._tell_of_secrets()
+
+    def _renew(self, due: list[Command]) -> None:
+        """In a thread: commands take their time."""
+        for command in due:
+            if self._revisions.execs.renew(command, os.environ):
+                self._report.metrics.count("secret_failures")
+
+    def _tell_of_secrets(self) -> None:
+        failing = self._revisions.execs.failing()
+        for source, why in failing.items():
+            if source not in self._failing:
+                self._notices.happened("secret.failed", source, why=why)
+        for source in self._failing.keys() - failing.keys():
+            self._notices.happened("secret.back", source)
+        self._failing = failing
+        self._report.stale = tuple(failing)
 
     async def close(self) -> None:
         """What waits for listeners has two seconds."""

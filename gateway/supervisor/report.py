@@ -28,6 +28,7 @@ class Report:
         self._revisions = revisions
         self._where = where
         self._began = time.monotonic()
+        self.stale: tuple[str, ...] = ()  # secrets whose commands fail, by where they come from
         self._unwritten = 0.0  # seconds for which the ledger could not be written
         self._observe = settings.observe
         self._calls = CallLog(settings.observe.calls)
@@ -79,6 +80,8 @@ class Report:
             detail["config"] = {"refused": self._revisions.fault.splitlines()}
         if self._unwritten:
             detail["ledger"] = {"unwritten_s": round(self._unwritten, 1)}
+        if self.stale:
+            detail["secrets"] = {"stale": list(self.stale)}
         return ready > 0 and not self.draining, detail
 
     def status(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.settings.exec import Execs
 from gateway.settings.faults import ConfigError
 from gateway.settings.load import load
 from gateway.settings.schema import Settings
@@ -24,20 +25,21 @@ class Revisions:
     def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
         self._path = path
         self._environ = environ
-        self.current = load(path, environ)
+        self.execs = Execs()
+        self.current = load(path, environ, execs=self.execs)
         self.fault = ""  # why the newest configuration does not serve
         self._watched = self.current.sources
         self._seen = fingerprint(self._watched)
 
     def changed(self) -> bool:
-        """Whether a file of the configuration has changed since it was last read."""
-        return fingerprint(self._watched) != self._seen
+        """Whether a file of the configuration, or a secret that a command gives, has changed."""
+        return self.execs.moved or fingerprint(self._watched) != self._seen
 
     def reload(self) -> Settings | None:
         """Read again: the new revision, or None when it is the same or faulty (then `fault` says why)."""
         self._seen = fingerprint(self._watched)  # before reading: a later change is seen next time
         try:
-            fresh = load(self._path, self._environ)
+            fresh = load(self._path, self._environ, execs=self.execs)
         except ConfigError as error:
             self._watch({*self._watched, *(str(Path(fault.file).absolute()) for fault in error.faults)})
             self.refuse(str(error))
