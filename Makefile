@@ -45,9 +45,10 @@ bench: $(VENV)/dev.stamp ## measure against nginx and print the budget table
 COMPILE = env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade \
           --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links pyproject.toml
 
-lock: $(VENV)/dev.stamp ## resolve the dependencies anew (needs .venv on Python 3.11, the oldest supported)
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "make lock: resolve on Python 3.11 (make clean, then make lock PYTHON=python3.11)"; exit 1; }
+# Before 3.11.3 redis needs one package more: only there is it resolved.
+lock: $(VENV)/dev.stamp ## resolve the dependencies anew (needs .venv on Python 3.11.2 or older, as Debian has it)
+	@$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:3] < (3, 11, 3))' || \
+	  { echo "make lock: resolve on Python 3.11.2 (make clean, then make lock PYTHON=/usr/bin/python3.11)"; exit 1; }
 	$(COMPILE) --all-build-deps --extra postgres --output-file requirements.lock
 	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock
 
