@@ -61,6 +61,8 @@ class Composer:
             backends=backends,
             models=settings.models,
             limits=settings.limits,
+            access=settings.access,
+            policies=settings.policies,
             prices=PriceList(settings.prices),
             auth_mode=settings.auth.mode,
         )

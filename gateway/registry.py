@@ -1,8 +1,9 @@
 """Names to classes: built-in stages and backends, and plugins. Nothing is imported before it is asked for.
 
 The order of `STAGES` is the walk of a call. `catalog` answers the list of models as the caller may
-see it, so it stands after `access`; `limits` stands after `route`, so that a rule over models or backends
-knows which one it is; plugins stand before `forward`, when all is known and nothing is sent.
+see it, so it stands after `access`; `policy` and `limits` stand after `route`, so that a rule over models
+or backends knows which one it is, and `limits` after `policy`, which may change what is to be reserved;
+plugins stand before `forward`, when all is known and nothing is sent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ STAGES = (
     ("access", "gateway.stages.access:Access"),
     ("catalog", "gateway.stages.catalog:Catalog"),
     ("route", "gateway.stages.route:Route"),
+    ("policy", "gateway.stages.policy.stage:Policies"),
     ("limits", "gateway.stages.limits:Limits"),
     ("forward", "gateway.stages.forward:Forward"),
     ("meter", "gateway.stages.meter:Meter"),
@@ -72,7 +74,7 @@ def stages(settings: Settings, parts: Parts) -> list[Stage]:
             plugins = [_plugin(use, options, parts) for use, options in settings.plugins]
             built += [plugin for plugin in plugins if plugin is not None]
         built.append(load(place)({}, parts))
-    return built
+    return [stage for stage in built if stage.needed]
 
 
 def _plugin(use: str, options: Mapping[str, object], parts: Parts) -> Stage | None:

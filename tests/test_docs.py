@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], key=str)
 CODE = re.compile(r"(caller|policy|upstream|gateway)_[a-z_]+")
 SIDES = ("caller_", "policy_", "upstream_", "gateway_")
-OUTCOMES = {"upstream_error"}  # looks like a code
+OUTCOMES = {"upstream_error", "policy_shadow"}  # an outcome and a reason that look like codes
 
 
 def codes_in_source() -> Iterator[str]:

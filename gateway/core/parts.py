@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.cost import PriceList
 from gateway.core.limit import LimitRule
+from gateway.core.policy import OPEN, Access, Policy
 from gateway.core.ports import Backend, Journal, KeyDirectory, Leases
 from gateway.core.route import ModelRule
 
@@ -25,4 +26,6 @@ class Parts:
     limits: tuple[LimitRule, ...]
     prices: PriceList
     auth_mode: str = "keys"  # or "open"
+    access: Access = OPEN
+    policies: tuple[Policy, ...] = ()
     counts: dict[tuple[str, ...], float] = field(default_factory=dict)  # metric deltas, see observe/metrics

@@ -24,6 +24,8 @@ class Stage:
     # True where `admit` depends on the request's head, endpoint and model alone and sets nothing but
     # principal, model, alias, plan, tags and session: the pipeline then asks once and remembers.
     steady = False
+    # False on a stage that has nothing to do in this revision: the pipeline is built without it.
+    needed = True
 
     def __init__(self, options: Any, parts: Any) -> None:
         """Keep the options and the tools; no I/O here."""

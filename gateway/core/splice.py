@@ -22,6 +22,8 @@ _PLAIN = re.compile(rb'(?:%b|[^,{}\[\]" \t\r\n]++)' % _STRING, re.DOTALL)
 # From inside an object or array to the next bracket, over strings and everything else.
 _BRACKET = re.compile(rb'(?:[^"{}\[\]]++|%b)*([{}\[\]])' % _STRING, re.DOTALL)
 _NEXT = re.compile(rb"%b[,}]" % _SPACE)
+# Between two elements of an array.
+_SKIP = re.compile(rb"[ \t\r\n,]*+")
 
 
 def spans(data: bytes, name: str) -> list[tuple[int, int]]:
@@ -64,6 +66,24 @@ def append(data: bytes, name: str, value: bytes) -> bytes:
     before = data[:end].rstrip(b" \t\r\n")
     comma = b"" if before.endswith(b"{") else b","
     return b"%b%b%b:%b%b" % (data[:end], comma, dumps(name), value, data[end:])
+
+
+def remove(data: bytes, name: str) -> bytes:
+    """The object without its top-level members of this (ASCII) name."""
+    begin = data.index(b"{") + 1
+    kept = [
+        b"".join((key, b":", data[start:end])) for key, start, end in members(data) if _unquoted(key) != name
+    ]
+    return b"%b%b}" % (data[:begin], b",".join(kept)) + data[data.rindex(b"}") + 1 :]
+
+
+def elements(data: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Where each element of the array that begins at `start` begins and ends."""
+    at = _SKIP.match(data, start + 1).end()  # type: ignore[union-attr]  # it matches nothing at least
+    while data[at] != 0x5D:  # "]"
+        end = _value_end(data, at)
+        yield at, end
+        at = _SKIP.match(data, end).end()  # type: ignore[union-attr]
 
 
 def _only(data: bytes, name: str) -> list[tuple[int, int]] | None:

@@ -10,6 +10,7 @@ from gateway.core.principal import KeyEntry
 from gateway.settings.address import Address, parse
 from gateway.settings.faults import guess, quote
 from gateway.settings.kinds import Reading
+from gateway.settings.policies import check as check_policies
 from gateway.settings.schema import Settings
 from gateway.settings.tables import repeated
 from gateway.settings.tree import Node
@@ -20,6 +21,7 @@ def check(tree: Node, settings: Settings, reading: Reading) -> None:
     _targets(tree, set(settings.backends), reading)
     _keys(tree, settings.keys, reading)
     _limits(tree, settings.limits, reading)
+    check_policies(tree, settings.policies, settings.access, set(settings.backends), reading)
     _ports(tree, settings, reading)
     _circles(tree, settings, reading)
 

@@ -1,0 +1,1 @@
+"""Access policies: what callers may ask for, and with which settings."""

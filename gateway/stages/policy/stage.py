@@ -1,0 +1,264 @@
+"""May they ask for this, in this way? The operator's policies, after the route is known, before any limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from gateway.core.amend import Draft, unambiguous
+from gateway.core.call import Call
+from gateway.core.errors import PolicyError
+from gateway.core.parts import Parts
+from gateway.core.policy import DEFAULT, Policy, When
+from gateway.core.ports import Stage
+from gateway.core.principal import Principal
+from gateway.core.reply import Reply
+from gateway.core.route import Plan, Target
+from gateway.stages.policy.demands import Unmet, unmet
+from gateway.stages.policy.edits import edit_of
+from gateway.stages.policy.predicates import Bound, Fixed, bind
+from gateway.stages.policy.seen import Price, Seen, kind_of
+from gateway.stages.policy.watch import inside, members
+
+_MOST_COMPILED = 512  # per principal
+_LONGEST = 512  # characters of model and path together that are remembered
+_MOST_NOTED = 256  # characters of names in a call's reasons
+
+
+class Rule(NamedTuple):
+    """A policy that may apply, with its condition towards each backend of the call (in their order)."""
+
+    policy: Policy
+    binds: tuple[Bound, ...]
+
+    def applies(self, seen: Seen, places: Iterable[int]) -> bool:
+        """Whether it holds, or may hold, towards one of these backends."""
+        return any([_met(self.binds[place], seen) is not False for place in places])
+
+
+def _met(condition: Bound, seen: Seen) -> bool | None:
+    return condition(seen) if callable(condition) else condition
+
+
+class Compiled:
+    """What is left of all policies for one caller, model, endpoint, set of tags and choice of backends.
+
+    `idle` where nothing is. `watched` and `deep` are members of the body that must not be ambiguous.
+    """
+
+    __slots__ = ("backends", "deep", "denies", "grants", "idle", "others", "price", "shadows", "watched")
+
+    def __init__(self, rules: list[Rule], backends: tuple[str, ...], price: Price | None, deny: bool) -> None:
+        live = [rule for rule in rules if rule.policy.mode == "enforce"]
+        self.backends = backends
+        self.price = price
+        self.denies = tuple(rule for rule in live if rule.policy.deny)
+        self.grants = _grants(live, len(backends)) if deny else None
+        self.others = tuple(rule for rule in live if rule.policy.require or rule.policy.set)
+        self.shadows = tuple(rule for rule in rules if rule.policy.mode == "shadow" and not rule.policy.allow)
+        watching = [rule for rule in live if not rule.policy.allow or deny]
+        self.watched = frozenset(name for rule in watching for name in members(rule.policy))
+        self.deep = inside(self.watched)
+        self.idle = not (self.denies or self.others or self.shadows or self.grants is not None)
+
+
+def _grants(rules: list[Rule], backends: int) -> tuple[Rule, ...] | None:
+    """Those that may allow; None where one certainly does, whatever the backend."""
+    found = tuple(rule for rule in rules if rule.policy.allow)
+    sure = [any(rule.binds[place] is True for rule in found) for place in range(backends)]
+    return None if all(sure) else found
+
+
+class Policies(Stage):
+    """Refuses, demands and sets what `[[policies]]` say. Raises `PolicyError` (403, or 400 for a demand).
+
+    A denial wins over everything. Towards a backend that it denies the call is not sent: such targets are
+    taken out of the plan, and a call that has none left is refused. Settings come before demands, which
+    see what would be forwarded. What depends on the caller, model, endpoint and tags alone is worked out
+    once and remembered with the principal, bounded.
+    """
+
+    def __init__(self, options: Any, parts: Parts) -> None:
+        self._policies = parts.policies
+        self._levels = parts.access.classifications
+        self._deny = parts.access.default == "deny"
+        self._backends = parts.backends
+        self._prices = parts.prices
+        self._counts = parts.counts
+        self._models = {rule.name: rule for rule in parts.models}
+        self._by_backend = any("backend" in _attributes(policy.when) for policy in parts.policies)
+        self.needed = bool(parts.policies) or self._deny
+
+    def admit(self, call: Call) -> Reply | None:  # type: ignore[override]
+        """Refuse, change the call, or let it pass as it is."""
+        compiled = self.compiled(call)
+        if not compiled.idle:
+            self._judge(call, compiled)
+        return None
+
+    def compiled(self, call: Call) -> Compiled:
+        """What is left of the policies for a call like this."""
+        principal, endpoint, path = call.principal, call.endpoint, call.path
+        assert principal is not None, "auth comes first"
+        memo = principal.memo.get("policy")
+        if memo is None or memo[0] is not self:  # another revision's policies
+            memo = principal.memo["policy"] = (self, {})
+        where = endpoint if len(path) == len(endpoint) + 1 else path
+        question: tuple[Any, ...] = (call.model, where, kind_of(call), call.tags)
+        if self._by_backend and call.plan is not None:
+            question = (*question, *[target.backend for target in call.plan.targets])
+        known: dict[tuple[Any, ...], Compiled] = memo[1]
+        compiled = known.get(question)
+        if compiled is None:
+            compiled = self._compile(call, principal)
+            if len(known) >= _MOST_COMPILED:
+                known.clear()
+            if len(call.model) + len(where) <= _LONGEST:
+                known[question] = compiled
+        return compiled
+
+    def _compile(self, call: Call, principal: Principal) -> Compiled:
+        backends: tuple[str, ...] = ("",)
+        if self._by_backend:
+            backends = tuple(dict.fromkeys(target.backend for target in self._candidates(call)))
+        names = (call.endpoint, call.path[1:])
+        fixed = Fixed(principal.key, call.model, names, call.tags, kind_of(call), self._levels)
+        rules = []
+        for policy in self._policies:
+            binds = []
+            for backend in backends:
+                fixed.names["backend"] = (backend,)
+                binds.append(bind(policy.when, fixed))
+            if any(each is not False for each in binds):
+                rules.append(Rule(policy, tuple(binds)))
+        return Compiled(rules, backends, self._price(call), self._deny)
+
+    def _price(self, call: Call) -> Price | None:
+        plan = call.plan
+        if plan is None or not plan.targets:
+            return None
+        target = plan.targets[0]
+        backend = self._backends.get(target.backend)
+        if backend is not None and backend.kind == "echo":
+            return 0, 0, 0
+        price = self._prices.find(target.model or call.model) or self._prices.find(call.alias)
+        return None if price is None else (max(price.rates[:4]), max(price.rates[4:]), price.request)
+
+    def _candidates(self, call: Call) -> list[Target]:
+        """The plan's targets, then the others that its model has."""
+        plan = call.plan
+        if plan is None:
+            return [Target("")]
+        rule = self._models.get(plan.alias)
+        return list(dict.fromkeys((*plan.targets, *(rule.targets if rule is not None else ()))))
+
+    # -- one call
+
+    def _judge(self, call: Call, compiled: Compiled) -> None:
+        seen = Seen(call, compiled.price)
+        if compiled.watched:
+            unambiguous(call, compiled.watched, compiled.deep)
+        places = self._open(call, compiled, seen)
+        for rule in compiled.shadows:
+            if rule.policy.deny and rule.applies(seen, places):
+                self._note(call, rule.policy.name, "shadow_deny")
+        asked = [rule.policy for rule in compiled.others if rule.applies(seen, places)]
+        shadows = [rule.policy for rule in compiled.shadows if rule.applies(seen, places)]
+        if any(policy.set for policy in asked):
+            self._set(call, asked, seen)
+            seen = Seen(call, compiled.price)
+        for policy in asked:
+            if policy.require is not None and (missing := unmet(policy.require, seen)) is not None:
+                self._note(call, policy.name, "require")
+                raise _lacking(policy, missing)
+        for policy in shadows:
+            if policy.require is not None and unmet(policy.require, seen) is not None:
+                self._note(call, policy.name, "shadow_require")
+            if any(edit_of(setting, seen) is not None for setting in policy.set):
+                self._note(call, policy.name, "shadow_set")
+
+    def _open(self, call: Call, compiled: Compiled, seen: Seen) -> list[int]:
+        """The places of the backends that the call may go to; its plan has no others afterwards."""
+        places, denied = [], ""
+        for place in range(len(compiled.backends)):
+            found = _refusal(compiled, place, seen)
+            if found is None:
+                places.append(place)
+            denied = denied or (found or "")
+        if denied:
+            if not (places and self._narrowed(call, {compiled.backends[place] for place in places})):
+                self._note(call, denied, "deny")
+                raise self._denied(denied)
+            self._note(call, denied, "reroute")
+        return places
+
+    def _narrowed(self, call: Call, backends: set[str]) -> bool:
+        """Leave only targets at these backends in the plan; whether there are any."""
+        plan = call.plan
+        assert plan is not None, "route comes first"
+        left = [target for target in plan.targets if target.backend in backends]
+        left = left or [target for target in self._candidates(call) if target.backend in backends]
+        if tuple(left) != plan.targets:
+            call.plan = Plan(tuple(left), "policy", plan.alias, plan.steady)
+        return bool(left)
+
+    def _denied(self, name: str) -> PolicyError:
+        if name == DEFAULT:
+            return PolicyError("No policy allows this call.", code="policy_denied")
+        text = next(policy.deny for policy in self._policies if policy.name == name)
+        return PolicyError(f"The policy `{name}` refuses this call: {text}", code="policy_denied")
+
+    def _set(self, call: Call, policies: list[Policy], seen: Seen) -> None:
+        """Exact values first, in the order of the file, then ceilings: no ceiling is ever exceeded."""
+        changed: dict[str, None] = {}
+        draft: Draft | None = None
+        for ceilings in (False, True):
+            for policy in policies:
+                for setting in policy.set:
+                    if (setting.at_most is not None) is not ceilings:
+                        continue
+                    edit = edit_of(setting, seen)
+                    if isinstance(edit, Unmet):
+                        self._note(call, policy.name, "require")
+                        raise _lacking(policy, edit)
+                    if edit is not None:
+                        draft = draft or Draft(call)
+                        edit(draft)
+                        changed[policy.name] = None
+                        seen = Seen(call, seen.price)
+        for name in changed:
+            self._note(call, name, "set")
+
+    def _note(self, call: Call, name: str, decision: str) -> None:
+        counted = ("policies", name, decision)
+        self._counts[counted] = self._counts.get(counted, 0) + 1
+        reason = "policy_shadow" if decision.startswith("shadow") else "policy"
+        past = call.reasons.get(reason)
+        if past is None:
+            call.reasons[reason] = name
+        elif name not in past.split(",") and len(past) + len(name) < _MOST_NOTED:
+            call.reasons[reason] = f"{past},{name}"
+
+
+def _refusal(compiled: Compiled, place: int, seen: Seen) -> str | None:
+    """The name of the policy that keeps a call from one backend."""
+    for rule in compiled.denies:
+        if _met(rule.binds[place], seen) is not False:
+            return rule.policy.name
+    grants = compiled.grants
+    if grants is not None and not any(_met(rule.binds[place], seen) is True for rule in grants):
+        return DEFAULT
+    return None
+
+
+def _lacking(policy: Policy, missing: Unmet) -> PolicyError:
+    message = f"The policy `{policy.name}` requires {missing.what}."
+    return PolicyError(message, code="policy_requirement", status=400, param=missing.param)
+
+
+def _attributes(when: When) -> Iterator[str]:
+    """Every attribute that a condition looks at."""
+    for name, _ in when.tests:
+        yield name
+    for inner in (*when.either, *when.never):
+        yield from _attributes(inner)
