@@ -93,6 +93,15 @@ def _explain(commands: Commands[argparse.ArgumentParser]) -> None:
         "request", nargs="?", metavar="REQUEST.json", help="a request body; - reads it from stdin"
     )
     parser.add_argument("--key", metavar="NAME", help="as if sent with this key")
+    for option in ("tenant", "team", "user"):
+        parser.add_argument(f"--{option}", metavar="NAME", help=f"as if the key had this {option}")
+    parser.add_argument("--roles", metavar="ROLES", help='as if the key had these: "caller,automation"')
+    parser.add_argument("--tags", metavar="TAGS", help='as if sent with these x-penstock-tags: "a,b"')
+    parser.add_argument("--client", metavar="IP", help="as if sent from this address")
+    parser.add_argument("--at", metavar="WHEN", help="as if sent at this date-time (UTC)")
+    parser.add_argument(
+        "--header", metavar="NAME:VALUE", action="append", help="with this header; repeatable"
+    )
     parser.add_argument("--endpoint", metavar="PATH", default="chat/completions", help="default: %(default)s")
 
 

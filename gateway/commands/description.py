@@ -7,6 +7,7 @@ from typing import Any
 from gateway.commands.output import Refused
 from gateway.core.limit import MICROS, LimitRule
 from gateway.core.notice import Listener
+from gateway.core.policy import Policy
 from gateway.core.ports import Stage
 from gateway.core.route import ModelRule, Target
 from gateway.settings.process import BOUNDS
@@ -34,6 +35,8 @@ def describe(settings: Settings) -> dict[str, Any]:
         "backends": [_backend(backend) for backend in settings.backends.values()],
         "models": [_model(rule) for rule in settings.models],
         "limits": [limit(rule) for rule in settings.limits],
+        "access": {"default": settings.access.default, "classifications": settings.access.classifications},
+        "policies": [policy(each) for each in settings.policies],
         "keys": [key.name for key in settings.keys],
         "bounds": {
             name: entry.kind.show(getattr(server.bounds, name)) for name, entry in BOUNDS.fields.items()
@@ -47,7 +50,8 @@ def stages(settings: Settings) -> list[dict[str, Any]]:
     """The stages in their order, each with the verbs it takes part in. Raises `Refused`."""
     from gateway import registry
 
-    built = [{"name": name, "use": use} for name, use in registry.STAGES]
+    idle = () if settings.policies or settings.access.default == "deny" else ("policy",)
+    built = [{"name": name, "use": use} for name, use in registry.STAGES if name not in idle]
     at = next((at for at, stage in enumerate(built) if stage["name"] == "forward"), len(built))
     uses = [use for use, _ in settings.plugins if _is_stage(use)]
     built[at:at] = [{"name": use.partition(":")[2].lower(), "use": use} for use in uses]
@@ -109,6 +113,16 @@ def limit(rule: LimitRule) -> dict[str, Any]:
         rule.unit: amount,
         "per": per,
         "mode": rule.mode,
+    }
+
+
+def policy(each: Policy) -> dict[str, Any]:
+    """A policy as far as a line tells of it; `looks_at` are the attributes of its condition."""
+    return {
+        "name": each.name,
+        "effect": each.effect,
+        "mode": each.mode,
+        "looks_at": list(dict.fromkeys(each.when.attributes())),
     }
 
 

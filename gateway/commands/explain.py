@@ -8,6 +8,9 @@ from typing import Any
 from gateway.commands.description import describe, shown, words
 from gateway.commands.output import Refused, load, refuse, say_json, say_table
 
+# Options that say how a request would come.
+WHAT_IF = ("key", "tenant", "team", "user", "roles", "tags", "client", "at", "header")
+
 
 def run(args: Namespace) -> int:
     """Explain the configuration, or what it does to one request."""
@@ -17,8 +20,9 @@ def run(args: Namespace) -> int:
             from gateway.commands.forecast import run as forecast
 
             return forecast(args, settings)
-        if args.key:
-            raise Refused("--key needs a request: penstock explain REQUEST.json --key NAME")
+        given = next((name for name in WHAT_IF if getattr(args, name)), None)
+        if given is not None:
+            raise Refused(f"--{given} needs a request: penstock explain REQUEST.json --{given} …")
         told = describe(settings)
     except Refused as refused:
         return refuse(args, refused)
@@ -46,6 +50,11 @@ def _print(told: dict[str, Any]) -> None:
         print()
         limits = [(" + ".join(rule["scope"]), rule["match"], words(rule)) for rule in told["limits"]]
         say_table(("limit for each", "match", "amount"), limits)
+    if told["policies"] or told["access"]["default"] == "deny":
+        print()
+        rows = [(p["name"], p["effect"], p["mode"], ", ".join(p["looks_at"])) for p in told["policies"]]
+        rows.append(("default", told["access"]["default"], "enforce", ""))
+        say_table(("policy", "effect", "mode", "looks at"), rows)
     print("\nbounds  " + "  ".join(f"{name} {value}" for name, value in told["bounds"].items()))
     for warning in told["warnings"]:
         print(f"warning: {warning}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +14,8 @@ from typing import Any, cast
 from gateway import registry
 from gateway.commands.description import limit, shown, target, words
 from gateway.commands.ledger import opened
-from gateway.commands.output import Refused, say_json, say_table
+from gateway.commands.moment import parse_moment
+from gateway.commands.output import Misused, Refused, say_json, say_table
 from gateway.core.call import Call
 from gateway.core.cost import PriceList
 from gateway.core.errors import GatewayError
@@ -22,9 +25,11 @@ from gateway.core.parts import Parts
 from gateway.core.principal import ANYONE, KeyEntry, Principal
 from gateway.front import body
 from gateway.front.request import place
+from gateway.settings.faults import quote
 from gateway.settings.schema import Settings
+from gateway.stages.policy.stage import Policies
 
-STAGES = ("access", "route", "limits")  # those that decide without asking anybody
+STAGES = ("access", "route", "policy", "limits")  # those that decide without asking anybody
 
 
 class Tally:
@@ -60,7 +65,9 @@ class Tally:
 
 def run(args: Namespace, settings: Settings) -> int:
     """0 when the request would be sent, 1 when it would be refused."""
-    told = forecast(_read(args.request, settings), args.endpoint, _key(args.key, settings), settings)
+    key = _as_if(args, _key(args.key, settings))
+    call = _call(args, _read(args.request, settings), key)
+    told = forecast(call, key, settings)
     if args.json:
         say_json(told)
     else:
@@ -94,16 +101,37 @@ def _key(name: str | None, settings: Settings) -> KeyEntry:
     raise Refused(f"there is no key named {name}; penstock keys list shows them")
 
 
-def forecast(data: bytes, endpoint: str, key: KeyEntry, settings: Settings) -> dict[str, Any]:
-    """What would happen, as a JSON document; `refused` says why nothing would be sent."""
-    path, known = place(f"/{endpoint.strip('/')}")
-    call = Call("POST", path, known, [(b"content-type", b"application/json")], data)
+def _as_if(args: Namespace, key: KeyEntry) -> KeyEntry:
+    """The key with what the options put in place of its own."""
+    given = {name: value for name in ("tenant", "team", "user") if (value := getattr(args, name)) is not None}
+    if args.roles is not None:
+        given["roles"] = tuple(role.strip() for role in args.roles.split(",") if role.strip())
+    return replace(key, **given) if given else key
+
+
+def _call(args: Namespace, data: bytes, key: KeyEntry) -> Call:
+    """The request as the front would make it."""
+    path, known = place(f"/{args.endpoint.strip('/')}")
+    headers = [(b"content-type", b"application/json")]
+    for line in [*(args.header or ()), *([f"x-penstock-tags: {args.tags}"] if args.tags else ())]:
+        name, colon, value = line.partition(":")
+        if not colon or not line.isascii() or not line.isprintable():
+            raise Misused(f"--header: {quote(line)} is not NAME:VALUE in printable ASCII")
+        headers.append((name.strip().lower().encode(), value.strip().encode()))
+    call = Call("POST", path, known, headers, data)
     call.principal = Principal(key)
+    call.client = args.client or ""
+    call.wall = parse_moment("--at", args.at).timestamp() if args.at else time.time()
+    return call
+
+
+def forecast(call: Call, key: KeyEntry, settings: Settings) -> dict[str, Any]:
+    """What would happen, as a JSON document; `refused` says why nothing would be sent."""
     tally = Tally()
     told: dict[str, Any] = {
         "revision": settings.revision,
-        "endpoint": known,
-        "key": key.name if key is not ANYONE else None,
+        "endpoint": call.endpoint,
+        "key": key.name if key.origin != ANYONE.origin else None,
     }
     try:
         told["stage"] = "auth"
@@ -114,7 +142,11 @@ def forecast(data: bytes, endpoint: str, key: KeyEntry, settings: Settings) -> d
         for name, use in registry.STAGES:
             if name in STAGES:
                 told["stage"] = name
-                registry.load(use)({}, _parts(settings, tally)).admit(call)
+                stage = registry.load(use)({}, _parts(settings, tally))
+                if name == "policy":
+                    _judged(stage, call, told)
+                else:
+                    stage.admit(call)
     except GatewayError as error:
         told["refused"] = {"status": error.status, "code": error.code, "message": error.message}
     else:
@@ -125,6 +157,17 @@ def forecast(data: bytes, endpoint: str, key: KeyEntry, settings: Settings) -> d
     if call.hold is not None:
         told["reserved"] = {"tokens": call.hold.tokens, "usd": call.hold.micros / MICROS}
     return told
+
+
+def _judged(stage: Policies, call: Call, told: dict[str, Any]) -> None:
+    """Every policy that meets the call, then what they do to it together."""
+    from gateway.stages.policy.account import account, changes
+
+    before = copy(call)
+    before.document = dict(call.document or {})
+    told["policies"] = account(stage, call)
+    stage.admit(call)
+    told["set"] = changes(before, call)
 
 
 def _usable(key: KeyEntry) -> None:
@@ -145,6 +188,8 @@ def _parts(settings: Settings, tally: Tally) -> Parts:
         limits=settings.limits,
         prices=PriceList(settings.prices),
         auth_mode=settings.auth.mode,
+        access=settings.access,
+        policies=settings.policies,
     )
 
 
@@ -182,6 +227,10 @@ def _print(told: dict[str, Any]) -> None:
             (f"{plan['share']:.0%}", ", then ".join(map(shown, plan["targets"]))) for plan in told["plans"]
         ]
         say_table(("share", "asked in this order"), rows)
+    if told.get("policies"):
+        print()
+        policies = [(p["policy"], p["effect"], p["mode"], _outcome(p)) for p in told["policies"]]
+        say_table(("policy", "effect", "mode", "what it does"), policies)
     if told["limits"]:
         print()
         limits = [(" + ".join(r["scope"]), r["value"], words(r), f"{r['needs']:g}") for r in told["limits"]]
@@ -191,3 +240,24 @@ def _print(told: dict[str, Any]) -> None:
         print(f"\nrefused by {told['stage']}: {refused['status']} {refused['code']}: {refused['message']}")
     elif "reserved" in told:
         print(f"\nreserves {told['reserved']['tokens']} tokens, at most {told['reserved']['usd']:.6f} USD")
+
+
+def _outcome(entry: dict[str, Any]) -> str:
+    """What one policy does to the request, in words."""
+    told = []
+    if "refuses" in entry:
+        told.append(f"refuses: {entry['refuses']}")
+    if entry.get("missing"):
+        told.append(f"refuses: requires {entry['missing']}")
+    elif "missing" in entry:
+        told.append("is met")
+    if "sets" in entry:
+        told.append(
+            ", ".join(f"{name} = {value}" for name, value in entry["sets"].items()) or "sets nothing new"
+        )
+    if "backends" in entry:
+        told.append(f"towards {', '.join(entry['backends'])}")
+    if entry["holds"] is None:
+        told.append("can't be told, so it holds")
+    what = "; ".join(told) or "lets it pass"
+    return f"would, but for its mode: {what}" if entry["mode"] == "shadow" else what

@@ -7,6 +7,7 @@ holds only where it is true.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,13 @@ class When:
     tests: tuple[tuple[str, Any], ...] = ()
     either: tuple[When, ...] = ()
     never: tuple[When, ...] = ()
+
+    def attributes(self) -> Iterator[str]:
+        """Every attribute that is looked at, at any depth."""
+        for name, _ in self.tests:
+            yield name
+        for inner in (*self.either, *self.never):
+            yield from inner.attributes()
 
 
 @dataclass(slots=True, frozen=True)

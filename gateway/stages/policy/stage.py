@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from gateway.core.amend import Draft, unambiguous
 from gateway.core.call import Call
 from gateway.core.errors import PolicyError
 from gateway.core.parts import Parts
-from gateway.core.policy import DEFAULT, Policy, When
+from gateway.core.policy import DEFAULT, Policy
 from gateway.core.ports import Stage
-from gateway.core.principal import Principal
 from gateway.core.reply import Reply
 from gateway.core.route import Plan, Target
 from gateway.stages.policy.demands import Unmet, unmet
@@ -33,10 +32,11 @@ class Rule(NamedTuple):
 
     def applies(self, seen: Seen, places: Iterable[int]) -> bool:
         """Whether it holds, or may hold, towards one of these backends."""
-        return any([_met(self.binds[place], seen) is not False for place in places])
+        return any([met(self.binds[place], seen) is not False for place in places])
 
 
-def _met(condition: Bound, seen: Seen) -> bool | None:
+def met(condition: Bound, seen: Seen) -> bool | None:
+    """Whether a condition that may have to be asked holds; None: that can't be told."""
     return condition(seen) if callable(condition) else condition
 
 
@@ -86,7 +86,7 @@ class Policies(Stage):
         self._prices = parts.prices
         self._counts = parts.counts
         self._models = {rule.name: rule for rule in parts.models}
-        self._by_backend = any("backend" in _attributes(policy.when) for policy in parts.policies)
+        self._by_backend = any("backend" in policy.when.attributes() for policy in parts.policies)
         self.needed = bool(parts.policies) or self._deny
 
     def admit(self, call: Call) -> Reply | None:  # type: ignore[override]
@@ -110,14 +110,18 @@ class Policies(Stage):
         known: dict[tuple[Any, ...], Compiled] = memo[1]
         compiled = known.get(question)
         if compiled is None:
-            compiled = self._compile(call, principal)
+            backends, rules = self.bound(call)
+            compiled = Compiled(rules, backends, self.price(call), self._deny)
             if len(known) >= _MOST_COMPILED:
                 known.clear()
             if len(call.model) + len(where) <= _LONGEST:
                 known[question] = compiled
         return compiled
 
-    def _compile(self, call: Call, principal: Principal) -> Compiled:
+    def bound(self, call: Call) -> tuple[tuple[str, ...], list[Rule]]:
+        """The backends that matter, and the policies that may apply to a call like this."""
+        principal = call.principal
+        assert principal is not None, "auth comes first"
         backends: tuple[str, ...] = ("",)
         if self._by_backend:
             backends = tuple(dict.fromkeys(target.backend for target in self._candidates(call)))
@@ -131,9 +135,10 @@ class Policies(Stage):
                 binds.append(bind(policy.when, fixed))
             if any(each is not False for each in binds):
                 rules.append(Rule(policy, tuple(binds)))
-        return Compiled(rules, backends, self._price(call), self._deny)
+        return backends, rules
 
-    def _price(self, call: Call) -> Price | None:
+    def price(self, call: Call) -> Price | None:
+        """The dearest prices of the first target; None where nobody stated any."""
         plan = call.plan
         if plan is None or not plan.targets:
             return None
@@ -243,10 +248,10 @@ class Policies(Stage):
 def _refusal(compiled: Compiled, place: int, seen: Seen) -> str | None:
     """The name of the policy that keeps a call from one backend."""
     for rule in compiled.denies:
-        if _met(rule.binds[place], seen) is not False:
+        if met(rule.binds[place], seen) is not False:
             return rule.policy.name
     grants = compiled.grants
-    if grants is not None and not any(_met(rule.binds[place], seen) is True for rule in grants):
+    if grants is not None and not any(met(rule.binds[place], seen) is True for rule in grants):
         return DEFAULT
     return None
 
@@ -254,11 +259,3 @@ def _refusal(compiled: Compiled, place: int, seen: Seen) -> str | None:
 def _lacking(policy: Policy, missing: Unmet) -> PolicyError:
     message = f"The policy `{policy.name}` requires {missing.what}."
     return PolicyError(message, code="policy_requirement", status=400, param=missing.param)
-
-
-def _attributes(when: When) -> Iterator[str]:
-    """Every attribute that a condition looks at."""
-    for name, _ in when.tests:
-        yield name
-    for inner in (*when.either, *when.never):
-        yield from _attributes(inner)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from gateway.core.policy import Policy, When
+from gateway.core.policy import Policy
 from gateway.core.tools import CHOICES, MEMBERS
 from gateway.stages.policy.seen import ALL_BOUNDS
 
@@ -24,7 +24,8 @@ _DEEP = frozenset(("tools", "functions", *CHOICES, *_FORMATS))
 
 def members(policy: Policy) -> Iterator[str]:
     """The members of a body that matter to a policy."""
-    yield from _looked_at(policy.when)
+    for name in policy.when.attributes():
+        yield from _BY_NAME.get(name, ())
     for setting in policy.set:
         yield from _BY_NAME.get(setting.member, (setting.member,))
         if setting.member == "tools":
@@ -43,13 +44,6 @@ def members(policy: Policy) -> Iterator[str]:
         yield from (*_TOOLS, *CHOICES)
     if demand.tool_choice is not None:
         yield from (*_TOOLS, *CHOICES)
-
-
-def _looked_at(when: When) -> Iterator[str]:
-    for name, _ in when.tests:
-        yield from _BY_NAME.get(name, ())
-    for inner in (*when.either, *when.never):
-        yield from _looked_at(inner)
 
 
 def inside(watched: Iterable[str]) -> tuple[str, ...]:
