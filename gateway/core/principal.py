@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -65,6 +65,23 @@ def mint(name: str) -> tuple[str, KeyEntry]:
     secret = f"sk-ps-{secrets.token_urlsafe(32)}"
     entry = KeyEntry(f"key_{secrets.token_hex(8)}", name, digest(secret.encode()), origin="ledger")
     return secret, entry
+
+
+def rotate(entry: KeyEntry, overlap: float, now: float) -> tuple[str, KeyEntry]:
+    """A key with a new secret, which is to be shown once and never kept, and its entry for the ledger.
+
+    The secret it had works for `overlap` more seconds from `now` (epoch seconds); 0 ends it at once. One that
+    was replaced earlier ends in any case. Raises `ValueError` for a revoked or expired key.
+    """
+    if entry.revoked:
+        raise ValueError(f"the key {entry.name} has been revoked; make a new one")
+    if entry.expires is not None and entry.expires <= now:
+        raise ValueError(f"the key {entry.name} has expired; make a new one, or give it a later end first")
+    if not 0 <= overlap < float("inf"):
+        raise ValueError(f"the overlap must be 0 seconds or more, not {overlap:g}")
+    secret, fresh = mint(entry.name)
+    previous, until = (entry.digest, now + overlap) if overlap else (b"", None)
+    return secret, replace(entry, digest=fresh.digest, previous=previous, previous_until=until)
 
 
 _TUPLES = ("roles", "models", "endpoints", "tags", "networks")
