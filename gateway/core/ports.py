@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gateway.core.call import Call
 from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
+from gateway.core.records import Actor
 from gateway.core.reply import Event, Reply
 from gateway.core.route import Target
 from gateway.core.sheet import Sheet
@@ -66,6 +67,9 @@ class Backend(Protocol):
 
     async def models(self) -> list[dict[str, Any]]:
         """OpenAI model objects this backend offers. Raises `UpstreamError`."""
+
+    def rekey(self, settings: Any) -> None:
+        """Take these settings, which differ from those before in secrets alone; connections stay."""
 
     async def close(self) -> None:
         """Close idle connections; calls under way go on."""
@@ -149,10 +153,10 @@ class Ledger(Protocol):
     def keys(self) -> list[KeyEntry]:
         """All keys, revoked ones too, oldest first."""
 
-    def add_key(self, entry: KeyEntry) -> None:
+    def add_key(self, entry: KeyEntry, actor: Actor = ...) -> None:
         """Keep a new key. Its name, id and digest must be new."""
 
-    def revoke_key(self, name_or_id: str) -> bool:
+    def revoke_key(self, name_or_id: str, actor: Actor = ...) -> bool:
         """Revoke a key; False where none has this name or id."""
 
     def changed(self) -> bool:

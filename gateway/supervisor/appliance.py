@@ -22,9 +22,11 @@ from gateway.supervisor.revisions import Revisions
 from gateway.supervisor.workers import Process, Workers
 
 if TYPE_CHECKING:  # at run time these are imported while the workers start
-    from gateway.core.ports import Ledger
+    from gateway.stores.sqlite import SqliteLedger
     from gateway.supervisor.admin import Admin
+    from gateway.supervisor.audit import Keeper
     from gateway.supervisor.books import Books
+    from gateway.supervisor.directory import Directory, News
     from gateway.supervisor.limits import Limits
     from gateway.supervisor.lookout import Lookout
     from gateway.supervisor.report import Report
@@ -43,7 +45,9 @@ class Appliance:
     """The supervisor's parts and what they say to each other."""
 
     _report: Report
-    _ledger: Ledger
+    _ledger: SqliteLedger
+    _directory: Directory
+    _keeper: Keeper
     _books: Books
     _limits: Limits
     _admin: Admin
@@ -117,8 +121,10 @@ class Appliance:
         """The supervisor's own parts. Imported only here: meanwhile the workers are starting."""
         from gateway.stores.sqlite import SqliteLedger
         from gateway.supervisor.admin import Admin
+        from gateway.supervisor.audit import Keeper
         from gateway.supervisor.books import Books
         from gateway.supervisor.counting import Counting
+        from gateway.supervisor.directory import Directory
         from gateway.supervisor.limits import Limits
         from gateway.supervisor.lookout import Lookout
         from gateway.supervisor.report import Report
@@ -134,6 +140,8 @@ class Appliance:
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._workers.send)
         self._lookout.open(settings)
+        self._keeper = Keeper(self._ledger, self._books.do, self._data, 400 * 86_400.0)
+        self._directory = Directory(self._ledger, self._books.do, settings, self._told, self._keeper)
         for process in self._workers.running.values():
             self._books.follow(process.source)
         self._composed = True
@@ -150,7 +158,7 @@ class Appliance:
             await self._books.catch_up()
             await self._limits.restore()
             first = await self._books.do(lambda: keys.first(self._ledger, settings))
-            await self._send_keys()  # what a worker waits for before it accepts
+            await self._directory.poll()  # what a worker waits for before it accepts
         except LedgerError as error:
             raise StartError(f"the ledger can't be used: {error}") from error
         if first:
@@ -158,13 +166,14 @@ class Appliance:
         self._chores = [
             asyncio.create_task(beat.forever(pause, chore))
             for pause, chore in (
-                (_KEYS_POLL, self._poll_keys),
+                (_KEYS_POLL, self._directory.poll),
                 (_CONFIG_POLL, self._poll_config),
                 (_LIMITS_TICK, self._limits.tick),
                 (_LOOKOUT, self._lookout.look),
             )
         ]
         self._books.start()
+        await self._keeper.began(settings.revision)
 
     async def _first_ready(self) -> None:
         """Wait for the first worker, or for the end."""
@@ -231,20 +240,23 @@ class Appliance:
         if settings is not None:
             self._previous = self._revisions.current
             await self._adopt(settings)
-            await self._send_keys()
             log.info("revision %s serves from now on", settings.revision)
+        await self._keeper.refused(self._revisions.current.revision, self._revisions.fault)
         self._report.metrics.revision(self._revisions.current.revision, not self._revisions.fault)
 
     async def _adopt(self, settings: Settings) -> None:
         """Hand a revision to everyone: limits first, so that they know what the workers will ask about."""
         from gateway.supervisor.counting import Counting
 
+        before = self._revisions.current.revision
         self._report.observe(settings.observe)
         self._revisions.accept(settings)
         self._books.counting = Counting(settings)
         await self._limits.replace_rules(settings.limits)
         self._workers.greet(protocol.revision(settings))
         self._workers.resize(settings.server.workers, settings.server.bounds.drain)
+        await self._directory.replace_settings(settings)
+        await self._keeper.reloaded(before, settings.revision)
 
     async def _fall_back(self) -> None:
         why, self._unfit = self._unfit, ""
@@ -252,20 +264,13 @@ class Appliance:
         if previous is not None:
             self._lookout.open(previous)
             await self._adopt(previous)
-            await self._send_keys()
             self._revisions.refuse(why)
             self._report.metrics.revision(previous.revision, False)
 
-    async def _poll_keys(self) -> None:
-        if await self._books.do(self._ledger.changed):
-            await self._send_keys()
-
-    async def _send_keys(self) -> None:
-        from gateway.supervisor import keys
-
-        entries = await self._books.do(lambda: keys.gather(self._ledger, self._revisions.current))
-        self._workers.greet(protocol.keys(entries))
-        self._lookout.keys(entries)
+    def _told(self, news: News) -> None:
+        """Keys, tenants or raises have changed."""
+        self._workers.greet(self._directory.message())
+        self._lookout.keys(self._directory.keys())
 
     # -- the end
 
@@ -283,6 +288,7 @@ class Appliance:
             await self._workers.gone(_LATE)
         for chore in self._chores:
             chore.cancel()
+        await self._keeper.ended(self._revisions.current.revision, orderly)
         await self._books.close()
         await self._admin.close()
         await self._lookout.close()

@@ -1,17 +1,13 @@
-"""All keys there are: those of the file and those of the ledger; and the very first one."""
+"""The very first key, and how to use it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from gateway.core.ports import Ledger
-from gateway.core.principal import KeyEntry, mint
+from gateway.core.principal import mint
+from gateway.core.records import Actor
 from gateway.settings.schema import Settings
-
-
-def gather(ledger: Ledger, settings: Settings) -> list[KeyEntry]:
-    """The ledger's keys, then the file's. Run where the ledger lives."""
-    return [*ledger.keys(), *settings.keys]
 
 
 def first(ledger: Ledger, settings: Settings) -> str:
@@ -19,7 +15,7 @@ def first(ledger: Ledger, settings: Settings) -> str:
     if settings.auth.mode != "keys" or settings.keys or ledger.keys():
         return ""
     secret, entry = mint("first")
-    ledger.add_key(entry)
+    ledger.add_key(entry, Actor("config", name="first start"))
     return secret
 
 

@@ -27,8 +27,10 @@ from gateway.settings.load import load
 from gateway.settings.schema import Bounds, Settings
 from gateway.stores.sqlite import SqliteLedger
 from gateway.supervisor import keys
+from gateway.supervisor.audit import Keeper
 from gateway.supervisor.books import Books
 from gateway.supervisor.counting import Counting
+from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.main import data_dir
 
@@ -79,6 +81,8 @@ class Solo:
             troubled=lambda seconds: None,
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
+        keeper = Keeper(self._ledger, self._books.do, data, 400 * 86_400.0)
+        self._directory = Directory(self._ledger, self._books.do, settings, self._told, keeper)
         self._leases = LeaseClient(self._asked, counts=self._counts, prompt=True)
         self._composer = Composer(self._parts, registry.backend, registry.stages)
         self._live: Live | None = None
@@ -104,24 +108,22 @@ class Solo:
         first = await self._books.do(lambda: keys.first(self._ledger, self._settings))
         if first:
             print(f"A first key was made; it is shown only now:  {first}", flush=True)
-        await self._gather()
+        await self._directory.poll()
         pipeline, _ = await self._composer.compose(self._settings)
         self._live = Live(pipeline)
         self._books.start()
         self._chore = asyncio.create_task(self._look())
         return self._live
 
-    async def _gather(self) -> None:
-        entries = await self._books.do(lambda: keys.gather(self._ledger, self._settings))
-        self._keys.replace(entries)
+    def _told(self, news: News) -> None:
+        self._keys.replace(self._directory.keys())
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
             await self._limits.tick()
             self._journal.prepare()
-            if await self._books.do(self._ledger.changed):
-                await self._gather()
+            await self._directory.poll()
 
     async def close(self) -> None:
         """The server has ended its calls: book them, and let go."""
