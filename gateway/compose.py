@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gateway.core.cost import PriceList
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend, Stage
 from gateway.pipeline import Pipeline
 from gateway.settings.schema import BackendSettings, Settings
+from gateway.settings.secret import Secret
 
 
 class Composer:
-    """Makes a pipeline of each revision. A backend whose settings did not change keeps its connections.
+    """Makes a pipeline of each revision. A backend keeps its connections when at most credentials changed.
 
     `parts` makes the stages' tools from what a revision brings, `backend` and `stages` are the
     registry's.
@@ -36,7 +38,8 @@ class Composer:
         Raises what a stage or a backend raises: then nothing has changed.
         """
         old, fresh = self._backends, self._choose(settings)
-        added = [chosen[1] for name, chosen in fresh.items() if chosen is not old.get(name)]
+        kept = {id(backend) for _, backend in old.values()}
+        added = [backend for _, backend in fresh.values() if id(backend) not in kept]
         try:
             for backend in added:
                 await backend.open()
@@ -46,13 +49,18 @@ class Composer:
             await asyncio.gather(*(backend.close() for backend in added))
             raise
         self._backends = fresh
-        return pipeline, [chosen[1] for name, chosen in old.items() if fresh.get(name) is not chosen]
+        for name, (wanted, backend) in fresh.items():
+            if name in old and old[name][1] is backend and old[name][0] != wanted:
+                backend.rekey(wanted)
+        using = {id(backend) for _, backend in fresh.values()}
+        return pipeline, [backend for _, backend in old.values() if id(backend) not in using]
 
     def _choose(self, settings: Settings) -> dict[str, tuple[BackendSettings, Backend]]:
         fresh = {}
         for name, wanted in settings.backends.items():
             kept = self._backends.get(name)
-            fresh[name] = kept if kept and kept[0] == wanted else (wanted, self._backend(wanted))
+            same = kept is not None and _but_secrets(kept[0]) == _but_secrets(wanted)
+            fresh[name] = (wanted, kept[1] if kept and same else self._backend(wanted))
         return fresh
 
     def _pipeline(self, settings: Settings, backends: dict[str, Backend]) -> Pipeline:
@@ -72,6 +80,12 @@ class Composer:
     def backends(self) -> list[Backend]:
         """Those of the last revision."""
         return [backend for _, backend in self._backends.values()]
+
+
+def _but_secrets(settings: BackendSettings) -> BackendSettings:
+    """What has to be the same for a backend to stay, with its connections, when a credential was changed."""
+    headers = tuple((name, Secret("")) for name, _ in settings.secret_headers)
+    return replace(settings, api_keys=(), secret_headers=headers)
 
 
 async def retire(pipeline: Pipeline, backends: Sequence[Backend]) -> None:

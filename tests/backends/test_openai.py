@@ -436,7 +436,7 @@ def test_a_key_that_was_refused_rests(status: int) -> None:
         async with upstream(answer) as up, backend(up.port, keys=("a", "b")) as asked:
             for _ in range(5):
                 await asked.ask(call(value=CHAT), UP)
-            assert "".join(seen.header("authorization")[0][-1] for seen in up.seen) == "abbbb"
+            assert "".join(seen.header("authorization")[0][-1] for seen in up.seen) == "abbbbb"
 
     run(scenario())
 

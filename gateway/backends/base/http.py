@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.backends.base.answer import LINES, measure, passed_on
 from gateway.backends.base.body import renamed, with_usage
+from gateway.backends.base.credentials import keyring, scrubber
 from gateway.backends.base.inflate import InflatingTap
-from gateway.backends.base.keyring import Credential, Keyring
+from gateway.backends.base.keyring import Credential
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import UpstreamError
@@ -24,7 +24,6 @@ from gateway.net.egress import transport
 from gateway.net.outbound import Outbound, start_of
 from gateway.net.port import Exchange
 from gateway.settings.schema import BackendSettings
-from gateway.settings.secret import Secret
 
 WHOLE = 1 << 20  # bytes: a longer answer is not held but streams through
 SMALL = 64 * 1024  # what is not JSON is held only when it is as short as this
@@ -36,7 +35,6 @@ MAX_MODELS = 10_000
 _CHAT = frozenset(("chat/completions", "completions"))
 _METHODS = {name: name.encode() for name in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")}
 _REFUSED = frozenset((401, 403, 429))
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Way(NamedTuple):
@@ -61,9 +59,9 @@ class HttpBackend:
         self.settings = settings
         parts = urlsplit(settings.base_url)
         self.prefix = parts.path.rstrip("/")
-        self._keyring = Keyring(self._blocks(parts.netloc.rpartition("@")[2]))
+        self._keyring = keyring(settings, self.credential)
         self._own = _pattern(name for name, _ in settings.headers + settings.secret_headers)
-        self._scrub = _scrubber([*settings.api_keys, *(secret for _, secret in settings.secret_headers)])
+        self._scrub = scrubber(settings)
         self._stream_usage = settings.stream_usage
         self._transport = transport(settings, LINES)
         self._listing: asyncio.Task[list[dict[str, Any]]] | None = None
@@ -111,9 +109,9 @@ class HttpBackend:
         call.connect_time = exchange.connect_time
         call.sent = exchange.sent_at
         call.first_byte = exchange.first_byte_at
+        if exchange.status in _REFUSED:
+            exchange = await self._again(call, exchange, outbound, credential, model or call.model)
         status = exchange.status
-        if status in _REFUSED:
-            self._keyring.refused(credential, status, dict(exchange.headers).get(b"retry-after"))
         if exchange.kind != b"application/json" or (whole := exchange.held(WHOLE)) is None:
             return await self._reply(call, exchange, makes, hide)
         if makes and status < 400:
@@ -131,7 +129,39 @@ class HttpBackend:
             listing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(listing)
 
+    def rekey(self, settings: BackendSettings) -> None:
+        """Other credentials from now on, on the same connections. Nothing else in the settings may differ.
+
+        Those before are still taken out of answers: calls made with them are under way.
+        """
+        before, self.settings = self.settings, settings
+        self._keyring = keyring(settings, self.credential)
+        self._scrub = scrubber(settings, before)
+
     # -- the request
+
+    async def _again(
+        self, call: Call, exchange: Exchange, outbound: Outbound, credential: Credential, model: str
+    ) -> Exchange:
+        """A key was refused: it rests, and the call goes out with each other one. The last answer stands.
+
+        What a provider refuses in this way it has not begun.
+        """
+        ring, tried = self._keyring, [credential]
+        while exchange.status in _REFUSED:
+            ring.refused(tried[-1], exchange.status, dict(exchange.headers).get(b"retry-after"))
+            other = ring.other(tried)
+            if other is None:
+                break
+            tried.append(other)
+            exchange.held(SMALL)
+            exchange.close()
+            outbound.start = self._way(call, model, other).start
+            outbound.fixed = other.block
+            exchange = await self._transport.send(outbound)
+            call.connect_time, call.sent = exchange.connect_time, exchange.sent_at
+            call.first_byte = exchange.first_byte_at
+        return exchange
 
     def _way(self, call: Call, model: str, credential: Credential) -> Way:
         """Put together, and remembered where there can't be too many of them."""
@@ -143,29 +173,6 @@ class HttpBackend:
                 credential.ways.clear()
             credential.ways[call.method, call.path, model] = way
         return way
-
-    def _blocks(self, host: str) -> list[bytes]:
-        """The header block of each key: what the gateway itself says to the provider."""
-        settings = self.settings
-        given = [(name.lower(), value) for name, value in settings.headers]
-        given += [(name.lower(), secret.reveal()) for name, secret in settings.secret_headers]
-        names = {name for name, _ in given}
-        blocks = []
-        for key in settings.api_keys or (None,):
-            lines = [("host", host), *given]
-            if key is not None:
-                carrier = self.credential(key.reveal())
-                lines += [carrier] if carrier[0] not in names else []
-            if "accept-encoding" not in names:
-                # What comes in plain can be read as it passes; the gateway is next to its caller.
-                lines.append(("accept-encoding", "identity"))
-            blocks.append(b"".join(self._line(name, value) for name, value in lines))
-        return blocks
-
-    def _line(self, name: str, value: str) -> bytes:
-        if _CONTROL.search(value):
-            raise ValueError(f"backends.{self.name}: the header {name} holds a control character")
-        return f"{name}: {value}\r\n".encode("latin-1")
 
     # -- the answer
 
@@ -234,19 +241,6 @@ class HttpBackend:
 def _makes(call: Call) -> bool:
     """Whether the call has something made: reading or cancelling what was made before costs nothing."""
     return call.method == "POST" and (call.path[1:] == call.endpoint or call.endpoint == "other")
-
-
-def _scrubber(secrets: Sequence[Secret]) -> Callable[[bytes], bytes]:
-    """Takes credentials out of a body, should a provider say one back. A closure: nothing shows them."""
-    known = [secret.reveal().encode() for secret in secrets if len(secret.reveal()) >= 8]
-
-    def scrub(body: bytes) -> bytes:
-        for secret in known:
-            if secret in body:
-                body = body.replace(secret, b"***")
-        return body
-
-    return scrub
 
 
 def _pattern(names: Any) -> re.Pattern[bytes] | None:

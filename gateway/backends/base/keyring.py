@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+log = logging.getLogger("penstock.backends")
 
 REFUSED = 60.0  # seconds a key rests that the provider does not accept (401, 403)
 LIMITED = 10.0  # seconds a key rests after a 429 that does not say how long
@@ -14,13 +17,14 @@ LONGEST = 600.0
 class Credential:
     """One API key as the header block that goes out with it. `until`: it rests (clock's seconds).
 
-    `ways` is the backend's memory of requests made with it.
+    `name` is what may be said of it; `ways` is the backend's memory of requests made with it.
     """
 
-    __slots__ = ("block", "until", "ways")
+    __slots__ = ("block", "name", "until", "ways")
 
-    def __init__(self, block: bytes) -> None:
+    def __init__(self, block: bytes, name: str = "") -> None:
         self.block = block
+        self.name = name
         self.ways: dict[Any, Any] = {}
         self.until = 0.0
 
@@ -33,8 +37,14 @@ class Keyring:
 
     __slots__ = ("_clock", "_credentials", "_next", "only")
 
-    def __init__(self, blocks: Sequence[bytes], clock: Callable[[], float] = time.monotonic) -> None:
-        self._credentials = [Credential(block) for block in blocks]
+    def __init__(
+        self,
+        blocks: Sequence[bytes],
+        clock: Callable[[], float] = time.monotonic,
+        names: Sequence[str] = (),
+    ) -> None:
+        names = names or [""] * len(blocks)
+        self._credentials = [Credential(*each) for each in zip(blocks, names, strict=True)]
         self.only = self._credentials[0] if len(self._credentials) == 1 else None
         self._clock = clock
         self._next = 0
@@ -52,9 +62,18 @@ class Keyring:
                 return credential
         return min(credentials, key=lambda credential: credential.until)
 
+    def other(self, tried: Sequence[Credential]) -> Credential | None:
+        """One that does not rest and was not tried; None where there is none."""
+        credential = self.pick()
+        untried = [each for each in self._credentials if each not in tried and each.until <= self._clock()]
+        return credential if credential in untried else next(iter(untried), None)
+
     def refused(self, credential: Credential, status: int, retry_after: bytes | None) -> None:
         """The provider answered 401, 403 or 429 to this one."""
         pause = LIMITED if status == 429 else REFUSED
         if retry_after is not None and retry_after.isdigit():
             pause = min(float(retry_after[:9]), LONGEST)
-        credential.until = self._clock() + pause
+        now = self._clock()
+        if credential.until <= now:  # else it was told of already
+            log.warning("the provider answered %d to %s; that key rests %g s", status, credential.name, pause)
+        credential.until = now + pause

@@ -72,6 +72,9 @@ class EchoBackend:
     async def open(self) -> None:
         """Nothing to prepare."""
 
+    def rekey(self, settings: BackendSettings) -> None:
+        """It has no credentials."""
+
     async def close(self) -> None:
         """Nothing to close."""
 
