@@ -20,14 +20,16 @@ def opened(settings: Settings, create: bool = False) -> Iterator[Ledger | None]:
         yield None
         return
     from gateway.stores.sqlite import SqliteLedger
+    from gateway.supervisor.replica import replica_id
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         ledger = SqliteLedger(file)
+        ledger.chain = replica_id(file.parent)
         ledger.open()
     except OSError as error:
         raise Refused(f"{file.parent} can't be used: {(error.strerror or str(error)).lower()}") from None
-    except LedgerError as error:
+    except (LedgerError, ValueError) as error:
         raise Refused(str(error)) from None
     try:
         yield ledger

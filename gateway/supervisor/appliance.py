@@ -127,6 +127,7 @@ class Appliance:
         from gateway.supervisor.directory import Directory
         from gateway.supervisor.limits import Limits
         from gateway.supervisor.lookout import Lookout
+        from gateway.supervisor.replica import replica_id
         from gateway.supervisor.report import Report
 
         for warning in settings.warnings:
@@ -135,6 +136,7 @@ class Appliance:
         report = self._report = Report(settings, self._workers, self._revisions, where)
         self._lookout = Lookout(self._revisions, report)
         self._ledger = SqliteLedger(self._data / "ledger.sqlite")
+        self._ledger.chain = replica_id(self._data)
         self._books = Books(
             self._ledger, self._data / "journal", Counting(settings), report.posted, self._lookout.troubled
         )

@@ -33,6 +33,7 @@ from gateway.supervisor.counting import Counting
 from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.main import data_dir
+from gateway.supervisor.replica import replica_id
 
 _TICK = 0.1  # seconds between two looks at limits, keys and the journal's next segment
 
@@ -73,6 +74,7 @@ class Solo:
         self._keys = Keys()
         self._calls = CallLog(settings.observe.calls)
         self._ledger = SqliteLedger(data / "ledger.sqlite")
+        self._ledger.chain = replica_id(data)
         self._books = Books(
             self._ledger,
             data / "journal",
