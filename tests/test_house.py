@@ -48,6 +48,7 @@ DOORS = {
     "uvicorn": ("worker.py", "supervisor/", "front/connection.py"),
     "uvloop": ("worker.py", "supervisor/"),
     "sqlite3": ("stores/",),
+    "psycopg": ("stores/postgres/",),
 }
 
 MAX_FILE, MAX_FUNCTION, MAX_MEDIAN = 300, 60, 10
