@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ class Tally:
 
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """A bucket without an account."""
-        return SimpleNamespace(rule=rule, value=value)
+        return SimpleNamespace(rule=rule, value=value, left=rule.amount, free=0)
 
     def try_take(
         self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
@@ -55,7 +56,13 @@ class Tally:
         """Never needed: `try_take` always gives a Hold."""
         return Hold(tokens, micros, charges)
 
-    def settle(self, hold: Hold, tokens: int, micros: int) -> None:
+    def top_up(
+        self, hold: Hold, charges: tuple[tuple[Bucket, int], ...], done: Callable[[Denial | None], None]
+    ) -> None:
+        """Always granted."""
+        done(None)
+
+    def settle(self, hold: Hold, tokens: int, micros: int, input: int = 0, output: int = 0) -> None:
         """Nothing was used."""
 
     def standing(self, bucket: Bucket) -> Standing | None:

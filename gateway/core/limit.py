@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend")
-UNITS = ("requests", "tokens", "usd", "concurrent")
+SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend", "tag")
+# `tokens` are those of prompt and answer together. New units stand at the end: places are indices.
+UNITS = ("requests", "tokens", "usd", "concurrent", "input_tokens", "output_tokens")
 CALENDAR = ("minute", "hour", "day", "week", "month")
 MICROS = 1_000_000  # dollars are counted in integer micro-dollars
 
 
 @dataclass(slots=True, frozen=True)
 class LimitRule:
-    """One `[[limits]]` entry.
+    """One `[[limits]]` entry. `id` is its name, or made of what it counts and for whom.
 
     `amount` is in requests, tokens, micro-dollars or calls at once. `seconds` is the rolling
     window's length; `calendar` names a calendar window instead, in time `zone` (IANA name); concurrent
     has neither. `match` is a glob over the scope's value (several scopes: values joined by "/").
     `burst` above 0 makes a rolling limit of requests a GCRA: that many at once, then at the rate
     amount / seconds. `warn` is the share of the amount at which an event tells of it (0.0: never).
+    `unpriced` says whether a limit of money lets models pass that have no price: "allow" or "refuse".
     """
 
     id: str
@@ -35,6 +37,7 @@ class LimitRule:
     zone: str = "UTC"
     burst: int = 0
     warn: float = 0.8
+    unpriced: str = "allow"
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,12 +63,23 @@ def scope_value(rule: LimitRule, values: Mapping[str, str]) -> str:
     return "/".join([values[scope] if scope != "global" else "" for scope in rule.scope])
 
 
+def scope_values(rule: LimitRule, values: Mapping[str, str], tags: Iterable[str]) -> list[str]:
+    """All buckets of a rule for a call: one for each of its tags where the rule counts by tag, else one.
+
+    Empty where the call has no value for one of the scopes: the rule does not apply to it.
+    """
+    if any([scope not in ("global", "tag") and not values.get(scope) for scope in rule.scope]):
+        return []
+    if "tag" not in rule.scope:
+        return [scope_value(rule, values)]
+    return [scope_value(rule, {**values, "tag": tag}) for tag in dict.fromkeys(tags) if tag]
+
+
 class Bucket(Protocol):
     """One rule for one scope value, as `Leases.bucket` gives it. Callers keep it, and look at no more.
 
     `left` is what nobody had leased when the authority last said so, `free` what is leased here and not
     held: together what remains, as far as is known here (it may be below 0 or above the rule's amount).
-    Only a bucket that has a standing (`Leases.standing`) has these two.
     """
 
     rule: LimitRule
@@ -78,13 +92,15 @@ class Bucket(Protocol):
 class Hold:
     """A reservation of one call against all of its buckets, settled once.
 
-    `tokens` and `micros` are what was reserved; `charges` is opaque to all but the leases.
+    `tokens` (of them `output` generated ones) and `micros` are what was reserved; `charges` is opaque to all
+    but the leases.
     """
 
     tokens: int
     micros: int
     charges: tuple[tuple[Bucket, int], ...] = ()
     settled: bool = False
+    output: int = 0
 
 
 @dataclass(slots=True, frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -94,8 +94,8 @@ class Leases(Protocol):
     """The worker's side of limits: take from local leases, ask the authority when they run out.
 
     A stage resolves its buckets once per principal and keeps them (`principal.memo`); a bucket stays
-    valid for good. Per call it passes pairs of bucket and amount: requests and concurrent 1, tokens
-    and usd the estimate. No bucket may stand twice in one tuple.
+    valid for good. Per call it passes pairs of bucket and amount: requests and concurrent 1, of tokens
+    and usd what it may use. No bucket may stand twice in one tuple.
     """
 
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
@@ -118,8 +118,20 @@ class Leases(Protocol):
         `on_store_loss = "open"`.
         """
 
-    def settle(self, hold: Hold, tokens: int, micros: int) -> None:
-        """Turn the hold into what was really used; once, later calls do nothing."""
+    def top_up(
+        self, hold: Hold, charges: tuple[tuple[Bucket, int], ...], done: Callable[[Denial | None], None]
+    ) -> None:
+        """Add to a hold, all or nothing. `done` is called once, at once where nobody has to be asked.
+
+        With None when the hold has grown (or was settled meanwhile), else with why not; where the authority
+        does not answer, what `take` would raise `FaultError` for is a Denial too.
+        """
+
+    def settle(self, hold: Hold, tokens: int, micros: int, input: int = 0, output: int = 0) -> None:
+        """Turn the hold into what was really used; once, later calls do nothing.
+
+        `input` and `output` are the tokens by side: together `tokens`.
+        """
 
     def standing(self, bucket: Bucket) -> Standing | None:
         """How a bucket stands as far as is known here."""

@@ -16,11 +16,15 @@ class Target:
 
 @dataclass(slots=True, frozen=True)
 class ModelRule:
-    """One `[models.NAME]`: the name or glob, weighted targets, then fallbacks in order."""
+    """One `[models.NAME]`: the name or glob, weighted targets, then fallbacks in order.
+
+    `max_output` is the most tokens one answer can have, where the operator says so (0: not known).
+    """
 
     name: str
     targets: tuple[Target, ...]
     fallback: tuple[Target, ...] = ()
+    max_output: int = 0
 
     @property
     def glob(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.core.limit import UNITS, LimitRule
 
-REQUESTS, TOKENS, USD, CONCURRENT = range(len(UNITS))
+REQUESTS, TOKENS, USD, CONCURRENT, INPUT, OUTPUT = range(len(UNITS))
 
 # The watermark of a bucket with nothing to report: any take is below it and so takes notice.
 CLEAN = 1 << 62

@@ -25,7 +25,7 @@ from typing import Any
 
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, LimitRule, Standing
-from gateway.link.bucket import CLEAN, REQUESTS, TOKENS, USD, LeasedBucket
+from gateway.link.bucket import CLEAN, REQUESTS, LeasedBucket
 from gateway.link.stock import Stock
 from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop
 from gateway.stores.leases import Authority, bounds
@@ -100,17 +100,38 @@ class LeaseClient:
             raise outcome
         return outcome
 
-    def settle(self, hold: Hold, tokens: int, micros: int) -> None:
+    def top_up(self, hold: Hold, charges: Charges, done: Callable[[Denial | None], None]) -> None:
+        """Add to a hold, all or nothing; see `core.ports.Leases`."""
+
+        def took(outcome: Outcome) -> None:
+            if not isinstance(outcome, Hold):
+                done(outcome if isinstance(outcome, Denial) else _unanswered(charges))
+                return
+            if hold.settled:
+                self.release(outcome)
+            else:
+                more = {id(bucket): amount for bucket, amount in outcome.charges}
+                hold.charges = tuple([(b, amount + more.get(id(b), 0)) for b, amount in hold.charges])
+            done(None)
+
+        taken = self.try_take(charges)
+        if taken is not None:
+            took(taken)
+        else:
+            self.ask(charges, 0, 0, took)
+
+    def settle(self, hold: Hold, tokens: int, micros: int, input: int = 0, output: int = 0) -> None:
         """Turn the hold into what was really used; once, later calls do nothing."""
         if hold.settled:
             return
         hold.settled = True
         charges: Charges = hold.charges
+        amounts = (0, tokens, micros, 0, input, output)  # by kind
         for bucket, held in charges:
             kind = bucket.kind
             if kind == REQUESTS:
                 continue
-            used = tokens if kind == TOKENS else micros if kind == USD else 0
+            used = amounts[kind]
             if used <= held:
                 bucket.spent += used
                 bucket.free += held - used
@@ -129,6 +150,9 @@ class LeaseClient:
             if now >= bucket.ends:
                 bucket.ends = bounds(rule.calendar, now)[1]
             reset = bucket.ends - now
+        elif rule.burst:  # flows back at the rate of the limit
+            remaining = min(remaining, rule.burst)
+            reset = (rule.burst - remaining) * rule.seconds / rule.amount
         return Standing(rule.amount, remaining, reset)
 
     @property
@@ -245,6 +269,12 @@ class LeaseClient:
             self._enquire(waiter)
         else:
             self._finish(waiter, outcome)
+
+
+def _unanswered(charges: Charges) -> Denial:
+    """Nobody said that there is more: as far as is known here, there is none."""
+    bucket = next((bucket for bucket, amount in charges if bucket.free < amount), charges[0][0])
+    return Denial(bucket.rule, bucket.value, max(bucket.free, 0), 1.0)
 
 
 def local(authority: Authority, counts: dict[tuple[str, ...], float] | None = None) -> LeaseClient:

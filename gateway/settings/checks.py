@@ -76,7 +76,8 @@ def _keys(tree: Node, keys: Iterable[KeyEntry], reading: Reading) -> None:
 
 
 def _limits(tree: Node, limits: Iterable[LimitRule], reading: Reading) -> None:
-    """Two limits that differ in nothing but the amount: only the smaller one could ever matter."""
+    """Two limits that differ in nothing but the amount, of which only the smaller could ever matter; or
+    that have one name."""
     if len({rule.id for rule in limits}) == len(tuple(limits)):
         return
     from gateway.settings.amounts import LIMIT
@@ -86,7 +87,11 @@ def _limits(tree: Node, limits: Iterable[LimitRule], reading: Reading) -> None:
         rule = LIMIT.read(node, Reading({}))
         if isinstance(rule, LimitRule):
             other = first.setdefault(rule.id, node)
-            if other is not node:
+            name = node.child("name")
+            if other is not node and name is not None:
+                told = f"duplicate name {quote(rule.id)}; the first is the limit {other.where(name)}"
+                reading.fault(name, told)
+            elif other is not node:
                 reading.fault(node, f"counts the same as the limit {other.where(node)}", at_key=True)
 
 

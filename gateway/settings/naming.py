@@ -40,6 +40,10 @@ MODEL = Table(
     {
         "targets": Field(Many(TARGET, least=1, most=100), "who answers, by weight", required=True),
         "fallback": Field(Many(FALLBACK, most=100), "tried in order when no target can answer"),
+        "max_output": Field(
+            Number(least=1, most=1e9, whole=True),
+            "tokens one answer can have at most; limits reserve no more",
+        ),
     },
     finish=_rule,
 )

@@ -23,12 +23,14 @@ DEFAULT_OUTPUT = 1024  # tokens reserved for an answer whose length the caller d
 _MAX_OUTPUT = 1 << 31
 _MAX_ANSWERS = 128
 
-_REQUESTS, _TOKENS, _USD, _CONCURRENT = range(len(UNITS))
+_REQUESTS, _TOKENS = 0, 1
 _CODES = (
     "policy_rate_limited",
     "policy_rate_limited",
     "policy_budget_exceeded",
     "policy_concurrency_limited",
+    "policy_rate_limited",
+    "policy_rate_limited",
 )
 _MAX_COMPILED = 256
 
@@ -114,7 +116,7 @@ class Limits(Stage):
         if not compiled.buckets:
             call.hold = Hold(tokens, micros)
             return None
-        charges = tuple(zip(compiled.buckets, compiled.amounts((1, tokens, micros, 1)), strict=False))
+        charges = tuple(zip(compiled.buckets, compiled.amounts((1, tokens, micros, 1, tokens, tokens)), strict=False))
         taken = self._leases.try_take(charges, tokens, micros)
         if taken is None:
             return self._ask(call, compiled, charges, tokens, micros)

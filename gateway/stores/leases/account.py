@@ -6,13 +6,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from gateway.core.limit import LimitRule
+from gateway.core.limit import UNITS, LimitRule
 from gateway.stores.leases.ask import Ask
 from gateway.stores.leases.window import CalendarWindow, RollingWindow
 
 # Seconds a worker may refuse by itself what was refused once. Settles free tokens, money and places at
 # any time, requests come back by the window alone; either way a refusal is called off when room appears.
-MEMORY = {"requests": 1.0, "tokens": 0.05, "usd": 0.05, "concurrent": 0.05}
+MEMORY = {unit: 1.0 if unit == "requests" else 0.05 for unit in UNITS}
 TIGHT = 1.5  # seconds a recalled worker keeps handing back what becomes free
 DRY = 1.2  # how long the authority relies on that: shorter, as the worker starts counting later
 

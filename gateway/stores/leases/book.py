@@ -101,4 +101,5 @@ class Book:
 
 def spent_units(rule: LimitRule, row: Spent) -> int:
     """What a ledger row means in the rule's unit."""
-    return {"requests": row.requests, "tokens": row.tokens, "usd": row.micros}.get(rule.unit, 0)
+    amounts = {"requests": row.requests, "tokens": row.tokens, "usd": row.micros}
+    return (amounts | {"input_tokens": row.input, "output_tokens": row.output}).get(rule.unit, 0)
