@@ -34,21 +34,21 @@ from gateway.core.refusal import ACTION, EACH, GROUPS, MORE, OTHERS
 from gateway.stores.base import records as clock
 from gateway.stores.base.chain import MINUTE_MS
 from gateway.stores.sqlite import SqliteLedger
-from tests.contract.given import Store, stores
+from tests.contract.given import KINDS, Ledger, Store, made
 
 ADMIN = Actor("token", "admin", "admin", ("admin",), "10.0.0.9")
 DAY_MS = 86_400_000
 NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z
 
 
-@pytest.fixture(params=stores())
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with Store.made(request.param, tmp_path) as store:
+    with made(request.param, tmp_path, request) as store:
         yield store
 
 
 @pytest.fixture
-def records(store: Store) -> SqliteLedger:
+def records(store: Store) -> Ledger:
     return store.open("r1")
 
 
@@ -72,7 +72,7 @@ def change(id: str, document: dict[str, Any] | None, expect: int | None = None, 
     return Change(kind, id, document, deed(target=f"{kind}/{id}", after=document), expect, **more)
 
 
-def whole(records: SqliteLedger) -> list[AuditRecord]:
+def whole(records: Ledger) -> list[AuditRecord]:
     """All audit records, after a look whether the chains are unbroken up to their heads."""
     found = list(records.audit())
     heads = [(chain, n, hash) for chain, (n, hash) in records.chains().items()]
@@ -83,7 +83,7 @@ def whole(records: SqliteLedger) -> list[AuditRecord]:
 # ---------------------------------------------------------------------- entities
 
 
-def test_versions_count_changes_and_the_stamp_moves_with_each(records: SqliteLedger) -> None:
+def test_versions_count_changes_and_the_stamp_moves_with_each(records: Ledger) -> None:
     start = records.stamp()
     first = records.change(change("acme", {"name": "acme"}, 0))
     second = records.change(change("acme", {"name": "acme", "tags": ["x"]}, 1))
@@ -96,7 +96,7 @@ def test_versions_count_changes_and_the_stamp_moves_with_each(records: SqliteLed
     assert records.since(other.stamp) == []
 
 
-def test_pages_go_by_id(records: SqliteLedger) -> None:
+def test_pages_go_by_id(records: Ledger) -> None:
     for name in ("c", "a", "d", "b"):
         records.change(change(name, {"name": name}))
     assert [entity.id for entity in records.entities(TENANT, most=2)] == ["a", "b"]
@@ -105,9 +105,7 @@ def test_pages_go_by_id(records: SqliteLedger) -> None:
 
 
 @pytest.mark.parametrize("expect", [0, 1, 3])
-def test_a_change_of_another_version_is_a_conflict_and_leaves_no_trace(
-    records: SqliteLedger, expect: int
-) -> None:
+def test_a_change_of_another_version_is_a_conflict_and_leaves_no_trace(records: Ledger, expect: int) -> None:
     records.change(change("acme", {"v": 1}))
     now = records.change(change("acme", {"v": 2}))
     heads = records.chains()
@@ -118,14 +116,14 @@ def test_a_change_of_another_version_is_a_conflict_and_leaves_no_trace(
     assert records.answered("k") is None
 
 
-def test_what_does_not_exist_is_a_conflict_too(records: SqliteLedger) -> None:
+def test_what_does_not_exist_is_a_conflict_too(records: Ledger) -> None:
     with pytest.raises(Conflict, match="does not exist, not at version 1"):
         records.change(change("acme", {}, 1))
     with pytest.raises(Conflict, match="does not exist"):
         records.change(change("acme", None))
 
 
-def test_a_deleted_one_keeps_its_document_and_can_be_made_again(records: SqliteLedger) -> None:
+def test_a_deleted_one_keeps_its_document_and_can_be_made_again(records: Ledger) -> None:
     records.change(change("acme", {"name": "acme"}))
     gone = records.change(change("acme", None, 1))
     assert (gone.version, gone.deleted, gone.document) == (2, True, {"name": "acme"})
@@ -135,7 +133,7 @@ def test_a_deleted_one_keeps_its_document_and_can_be_made_again(records: SqliteL
     assert (again.version, again.deleted) == (3, False)
 
 
-def test_a_deleted_key_never_comes_back(records: SqliteLedger) -> None:
+def test_a_deleted_key_never_comes_back(records: Ledger) -> None:
     records.change(change("key_1", {"name": "ci", "digest": "aa"}, kind=KEY))
     records.change(change("key_1", None, kind=KEY))
     with pytest.raises(Conflict, match="never comes back"):
@@ -143,7 +141,7 @@ def test_a_deleted_key_never_comes_back(records: SqliteLedger) -> None:
 
 
 @pytest.mark.parametrize("member", ["name", "digest", "email"])
-def test_a_unique_member_is_taken_once_among_those_that_live(records: SqliteLedger, member: str) -> None:
+def test_a_unique_member_is_taken_once_among_those_that_live(records: Ledger, member: str) -> None:
     def make(id: str, value: str = "x") -> Entity:
         return records.change(change(id, {member: value}, kind=KEY, unique=(member,)))
 
@@ -157,7 +155,7 @@ def test_a_unique_member_is_taken_once_among_those_that_live(records: SqliteLedg
     make("c")
 
 
-def test_the_name_of_a_revoked_key_is_free_and_its_secret_is_not(records: SqliteLedger) -> None:
+def test_the_name_of_a_revoked_key_is_free_and_its_secret_is_not(records: Ledger) -> None:
     records.change(change("a", {"name": "ci", "digest": "aa", "revoked": True}, kind=KEY))
     records.change(change("b", {"name": "ci", "digest": "bb"}, kind=KEY, unique=("name", "digest")))
     with pytest.raises(Conflict, match="of this secret exists"):
@@ -165,9 +163,7 @@ def test_the_name_of_a_revoked_key_is_free_and_its_secret_is_not(records: Sqlite
 
 
 @pytest.mark.parametrize("document", [{"x": "\ud800"}, {"x": "y" * 70_000}, {1: "x"}, {"x": 1 << 70}])
-def test_a_document_that_can_not_be_kept_is_refused_whole(
-    records: SqliteLedger, document: dict[str, Any]
-) -> None:
+def test_a_document_that_can_not_be_kept_is_refused_whole(records: Ledger, document: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         records.change(Change(TENANT, "acme", document, deed()))
     assert records.entities(TENANT) == [] and records.stamp() == 0
@@ -245,7 +241,7 @@ def entity(
     return Entity(kind, "x", version, document, changed_ms, deleted)
 
 
-def test_what_is_newer_is_adopted_and_what_is_not_is_left(records: SqliteLedger) -> None:
+def test_what_is_newer_is_adopted_and_what_is_not_is_left(records: Ledger) -> None:
     mine = records.change(change("x", {"by": "me"}))
     assert records.adopt([entity(1, 1, by="them")]) == 0
     assert records.entity(TENANT, "x") == mine
@@ -257,7 +253,7 @@ def test_what_is_newer_is_adopted_and_what_is_not_is_left(records: SqliteLedger)
     assert records.stamp() == adopted.stamp
 
 
-def test_what_was_given_up_for_another_replica_stands_in_the_audit(records: SqliteLedger) -> None:
+def test_what_was_given_up_for_another_replica_stands_in_the_audit(records: Ledger) -> None:
     mine = records.change(change("x", {"by": "me"}))
     records.adopt([entity(1, mine.changed_ms + 5, by="them")])
     last = whole(records)[-1]
@@ -383,7 +379,7 @@ TestReplicas = Replicas.TestCase
 
 
 def test_a_chain_begins_and_each_record_says_who_what_and_where(
-    records: SqliteLedger, at: Callable[[int], None]
+    records: Ledger, at: Callable[[int], None]
 ) -> None:
     records.note(
         [deed(before={"a": 1}, after={"a": 2}, revision="r7", detail={"why": "é"}), deed("x", ts_ms=5)]
@@ -407,7 +403,7 @@ def test_a_chain_begins_and_each_record_says_who_what_and_where(
     assert records.chains() == {"r1": (3, second.hash)}
 
 
-def test_nothing_secret_gets_into_a_record(records: SqliteLedger) -> None:
+def test_nothing_secret_gets_into_a_record(records: Ledger) -> None:
     document = {
         "digest": "ab" * 32, "previous": "cd" * 32, "key": "sk-live-canary", "token": "canary",
         "inside": [{"api_key": "canary"}, "Bearer sk-ps-canarycanarycanary"], "id": "key_1",
@@ -435,7 +431,7 @@ def test_audit_is_read_by_chain_by_time_in_pages_and_the_newest_first(store: Sto
     assert seen(newest=True, until_ms=1000, chain="a", most=1) == [("a", 4)]
 
 
-def test_long_audits_are_read_whole(records: SqliteLedger) -> None:
+def test_long_audits_are_read_whole(records: Ledger) -> None:
     records.note([deed(str(n), ts_ms=1 + n % 7) for n in range(1200)])
     assert [record.n for record in whole(records)] == list(range(1, 1202))
     newest = [(record.ts_ms, record.n) for record in records.audit(newest=True, until_ms=1000)]
@@ -445,7 +441,7 @@ def test_long_audits_are_read_whole(records: SqliteLedger) -> None:
 def test_chains_of_writers_at_once_stay_unbroken(store: Store) -> None:
     ledgers = [store.open("same"), store.open("same"), store.open("other")]
 
-    def write(ledger: SqliteLedger) -> str:
+    def write(ledger: Ledger) -> str:
         for turn in range(20):
             ledger.note([deed(f"{turn}"), deed(f"{turn} again")])
         return "written"
@@ -475,11 +471,11 @@ def refused(ts: int = NOON, **fields: Any) -> dict[str, Any]:
     } | fields  # fmt: skip
 
 
-def actions(records: SqliteLedger) -> list[str]:
+def actions(records: Ledger) -> list[str]:
     return [record.action for record in whole(records)[1:]]
 
 
-def test_a_refusal_by_policy_is_booked_and_audited_together(records: SqliteLedger) -> None:
+def test_a_refusal_by_policy_is_booked_and_audited_together(records: Ledger) -> None:
     records.commit([refused(), refused(code="caller_bad_request"), refused(code="", outcome="ok")], {"j": 1})
     _, record = whole(records)
     assert (record.action, record.target, record.revision) == (ACTION, "limit/per-minute", "rev1")
@@ -503,14 +499,14 @@ def test_a_refusal_by_policy_is_booked_and_audited_together(records: SqliteLedge
     ],
 )
 def test_a_refusal_is_about_the_rule_or_else_about_its_kind(
-    records: SqliteLedger, fields: dict[str, Any], target: str
+    records: Ledger, fields: dict[str, Any], target: str
 ) -> None:
     records.commit([refused(**fields)], {})
     assert whole(records)[-1].target == target
 
 
 def test_a_flood_of_refusals_is_counted_exactly_and_stated_when_its_minute_is_over(
-    records: SqliteLedger, at: Callable[[int], None]
+    records: Ledger, at: Callable[[int], None]
 ) -> None:
     for batch in range(10):
         records.commit([refused(NOON + 100 * batch + n) for n in range(100)], {})
@@ -542,9 +538,7 @@ def test_counts_survive_a_restart(store: Store, at: Callable[[int], None]) -> No
     assert [detail and detail["count"] for detail in details] == [7]
 
 
-def test_refusals_of_very_many_keys_are_counted_together(
-    records: SqliteLedger, at: Callable[[int], None]
-) -> None:
+def test_refusals_of_very_many_keys_are_counted_together(records: Ledger, at: Callable[[int], None]) -> None:
     records.commit([refused(key=f"key_{n}") for n in range(GROUPS + 25)], {})
     assert len(actions(records)) == GROUPS
     at(NOON + MINUTE_MS)
@@ -578,7 +572,7 @@ def test_single_records_and_counts_together_are_all_refusals(steps: list[tuple[i
 
 
 def test_what_retention_removes_is_stated_and_the_chain_still_verifies(
-    records: SqliteLedger, at: Callable[[int], None]
+    records: Ledger, at: Callable[[int], None]
 ) -> None:
     for day in range(10):
         at(NOON + day * DAY_MS)
@@ -602,7 +596,7 @@ def test_what_retention_removes_is_stated_and_the_chain_still_verifies(
 
 
 def test_retention_goes_in_steps_and_never_takes_the_newest_record(
-    records: SqliteLedger, at: Callable[[int], None]
+    records: Ledger, at: Callable[[int], None]
 ) -> None:
     records.note([deed(str(n)) for n in range(30)])
     at(NOON + 9 * DAY_MS)
@@ -611,14 +605,14 @@ def test_retention_goes_in_steps_and_never_takes_the_newest_record(
     assert found[0].n == 32 and [record.action for record in found] == [CHECKPOINT] * 4
 
 
-def test_without_retention_all_stays(records: SqliteLedger, at: Callable[[int], None]) -> None:
+def test_without_retention_all_stays(records: Ledger, at: Callable[[int], None]) -> None:
     records.note([deed()])
     at(NOON + 1000 * DAY_MS)
     assert records.upkeep() == 0 and len(whole(records)) == 2
 
 
 def test_old_tombstones_are_dropped_and_the_stamp_does_not_go_back(
-    records: SqliteLedger, at: Callable[[int], None]
+    records: Ledger, at: Callable[[int], None]
 ) -> None:
     records.change(change("acme", {}))
     gone = records.change(change("acme", None))
@@ -633,7 +627,7 @@ def test_old_tombstones_are_dropped_and_the_stamp_does_not_go_back(
 # ---------------------------------------------------------------------- revisions and answers
 
 
-def test_revisions_are_kept_in_order_and_the_same_one_only_once_in_a_row(records: SqliteLedger) -> None:
+def test_revisions_are_kept_in_order_and_the_same_one_only_once_in_a_row(records: Ledger) -> None:
     for id in ("one", "one", "two", "one"):
         records.keep_revision(KeptRevision(id, 5, {"kind": "config"}, {"gateway.toml": f"# {id} é"}, "why"))
     kept = records.revisions()
@@ -646,7 +640,7 @@ def test_revisions_are_kept_in_order_and_the_same_one_only_once_in_a_row(records
     assert records.revisions(before=kept[1].n) == kept[2:]
 
 
-def test_the_history_of_revisions_is_bounded(records: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_of_revisions_is_bounded(records: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_MOST_REVISIONS", 3)
     for n in range(7):
         records.keep_revision(KeptRevision(str(n), 5, {}, {}))
@@ -654,7 +648,7 @@ def test_the_history_of_revisions_is_bounded(records: SqliteLedger, monkeypatch:
 
 
 def test_an_answer_is_remembered_with_its_change_until_its_time_is_up(
-    records: SqliteLedger, at: Callable[[int], None]
+    records: Ledger, at: Callable[[int], None]
 ) -> None:
     answer = Answered("fingerprint", 201, b'{"id": "acme"}\x00', NOON + 1000)
     records.change(change("acme", {}, remember=("admin/1", answer)))
@@ -674,7 +668,7 @@ def test_the_same_idempotency_key_at_once_makes_one_change(store: Store) -> None
     assert len(ledgers[0].entities(TENANT)) == 1
 
 
-def test_answers_are_bounded(records: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_bounded(records: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_MOST_ANSWERS", 3)
     later = int(time.time() * 1000) + 60_000
     for n in range(5):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from gateway.core.errors import LedgerError
-from gateway.stores.base.tables import tables
+from gateway.stores.postgres import records
 from gateway.stores.postgres.connection import SCHEMA, Database, Session
 
 # Supervisors that start at once migrate one after the other: the others find it done.
 _LOCK = 0x70656E73746F636B  # "penstock"
 
-_RECORDS = tuple(tables("BIGINT", "BYTEA"))
-
 # Each takes the database one version further.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_RECORDS,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (records.STATEMENTS,)
 
 
 def migrate(database: Database) -> None:
