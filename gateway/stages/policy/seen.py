@@ -83,7 +83,7 @@ class Seen:
         """Whether the answer is to be streamed; None where that can't be told."""
         given = self.document.get("stream")
         if given is None:
-            return None if self.kind == OPAQUE and self.call.document is None else False
+            return None if self.kind == OPAQUE else False
         return given if type(given) is bool else None
 
     def temperature(self) -> Any:
