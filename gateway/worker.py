@@ -31,6 +31,7 @@ from gateway.front.door import Door
 from gateway.link import ends, protocol
 from gateway.link.journal import JournalWriter
 from gateway.link.leases import LeaseClient
+from gateway.link.seal import Seal
 from gateway.live import Live
 from gateway.observe.log import setup
 from gateway.pipeline import Pipeline
@@ -71,6 +72,7 @@ class Worker:
         self._number = number
         self._journal = journal
         self._keys = Keys()
+        self._seal = Seal()
         self._counts: dict[tuple[str, ...], float] = {}
         self._leases = LeaseClient(self._send, counts=self._counts)
         self._leaving = asyncio.Event()
@@ -88,6 +90,7 @@ class Worker:
             "leases": self._leases,
             "journal": self._journal,
             "counts": self._counts,
+            "seal": self._seal.close,
         }
         return Parts(worker=self._number, **same, **revised)
 
@@ -107,8 +110,14 @@ class Worker:
             case "revision":
                 self._revisions.put_nowait(protocol.settings_of(message))
             case "keys":
-                self._keys.replace(protocol.entries_of(message))
+                self._keys.replace(protocol.entries_of(message), protocol.tenants_of(message) or ())
                 self._keyed.set()
+            case "key_changes":
+                self._keys.change(
+                    protocol.entries_of(message), message["gone"], protocol.tenants_of(message)
+                )
+            case "seal":
+                self._seal.hear(message)
             case "drain":
                 self._drain_time = float(message["seconds"])
                 self._leaving.set()

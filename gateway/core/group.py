@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,6 +51,32 @@ class Tenant:
     users: Mapping[str, Member] = field(default_factory=dict)
     capture: Capture = Capture()
     origin: str = "file"  # "file" (gateway.toml, read-only elsewhere) or "ledger" (admin API)
+
+
+class Group(NamedTuple):
+    """One group that a caller is in. `kind` is tenant, team or user; `rules` hold for its members."""
+
+    kind: str
+    name: str
+    rules: Tenant | Member
+
+
+def groups_of(
+    tenants: Mapping[str, Tenant], tenant: str, team: str = "", user: str = ""
+) -> tuple[Group, ...]:
+    """The groups of a caller about which something is said; teams and users are those of its tenant.
+
+    A name about which nothing is said is a label for limits and the ledger, and restricts nothing.
+    """
+    found = tenants.get(tenant) if tenant else None
+    if found is None:
+        return ()
+    groups = [Group("tenant", tenant, found)]
+    if team in found.teams:
+        groups.append(Group("team", team, found.teams[team]))
+    if user in found.users:
+        groups.append(Group("user", user, found.users[user]))
+    return tuple(groups)
 
 
 _LISTS = ("models", "endpoints", "networks", "tags")

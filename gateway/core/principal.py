@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from gateway.core.group import Group, Tenant
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,10 +41,22 @@ class KeyEntry:
 
 @dataclass(slots=True, eq=False)
 class Principal:
-    """The caller of one or many calls. `memo` is where stages keep what they compiled for it."""
+    """The caller of one or many calls. `memo` is where stages keep what they compiled for it.
+
+    `groups` are the tenant, team and user it belongs to, where anything is said of them. The secrets of a
+    rotated key, and the tokens of one identity, have a principal each, which share one `memo`: nothing
+    in it may depend on the digest or on when the key ends.
+    """
 
     key: KeyEntry
+    groups: tuple[Group, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> Tenant | None:
+        """What is said of its tenant; None where nothing is."""
+        rules = self.groups[0].rules if self.groups else None
+        return rules if isinstance(rules, Tenant) else None
 
     def value(self, scope: str) -> str:
         """The principal's value for a limit scope: tenant, team, user or key (its id)."""
@@ -85,11 +99,12 @@ def rotate(entry: KeyEntry, overlap: float, now: float) -> tuple[str, KeyEntry]:
 
 
 _TUPLES = ("roles", "models", "endpoints", "tags", "networks")
+_MEMBERS = tuple(member.name for member in fields(KeyEntry))
 
 
 def document_of(entry: KeyEntry) -> dict[str, Any]:
     """A key as a JSON document: digests as hex, never a secret."""
-    document = asdict(entry)
+    document = {name: getattr(entry, name) for name in _MEMBERS}
     return {**document, "digest": entry.digest.hex(), "previous": entry.previous.hex()}
 
 

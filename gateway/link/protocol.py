@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import pickle
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from gateway.core.codec import JSONError, dumps, loads
+from gateway.core.group import Tenant, tenant_of
 from gateway.core.principal import KeyEntry, document_of, entry_of
 from gateway.settings.schema import Settings
 
@@ -74,11 +76,26 @@ def settings_of(message: Message) -> Settings:
     return settings
 
 
-def keys(entries: Iterable[KeyEntry]) -> Message:
-    """All keys for a worker; digests only."""
-    return {"t": "keys", "keys": list(map(document_of, entries))}
+def keys(entries: Iterable[KeyEntry], tenants: Iterable[Tenant] = ()) -> Message:
+    """All keys and tenants for a worker; digests only."""
+    return {"t": "keys", "keys": list(map(document_of, entries)), "tenants": list(map(asdict, tenants))}
+
+
+def key_changes(
+    entries: Iterable[KeyEntry], gone: Iterable[str] = (), tenants: Iterable[Tenant] | None = None
+) -> Message:
+    """Keys that are new or have changed since `keys`, the ids of those gone, all tenants if any changed."""
+    message = {"t": "key_changes", "keys": list(map(document_of, entries)), "gone": list(gone)}
+    return message | ({"tenants": list(map(asdict, tenants))} if tenants is not None else {})
 
 
 def entries_of(message: Message) -> list[KeyEntry]:
-    """The key entries of a `keys` message."""
+    """The key entries of a `keys` or `key_changes` message."""
     return list(map(entry_of, message["keys"]))
+
+
+def tenants_of(message: Message) -> list[Tenant] | None:
+    """All tenants, where a `keys` or `key_changes` message says them."""
+    if "tenants" not in message:
+        return None
+    return [tenant_of(document, document["origin"]) for document in message["tenants"]]

@@ -1,9 +1,8 @@
-"""May they use this? Models and endpoints of the caller's key, and what the caller says about the call."""
+"""May they use this? What key, tenant, team and user allow, and what the caller says about the call."""
 
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,8 +11,9 @@ from gateway.core.codec import JSONError, loads
 from gateway.core.errors import CallerError, PolicyError
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
-from gateway.core.principal import KeyEntry, Principal
+from gateway.core.principal import Principal
 from gateway.core.reply import Reply
+from gateway.core.rights import CALLER, Rights, rights_of
 
 _MAX_DECISIONS = 512
 _MAX_TAGS = 16
@@ -33,7 +33,10 @@ _MODELED = frozenset(
 
 
 class Access(Stage):
-    """Refuses with 403 what the key may not use. Decisions are remembered with the principal, bounded."""
+    """Refuses with 403 what key, tenant, team and user do not all allow.
+
+    Decisions are remembered with the principal, bounded.
+    """
 
     steady = True
 
@@ -44,25 +47,27 @@ class Access(Stage):
         """Check, and read the caller's `x-penstock-…` headers."""
         principal = call.principal
         assert principal is not None, "auth comes first"
+        rights: Rights = principal.memo.get("rights") or rights_of(principal)
+        if rights.disabled or rights.fenced or not rights.calls:
+            _enter(call, rights, principal)
         for name, value in call.headers:
             if name in _OURS:
                 _told(call, name, value)
-        key = principal.key
-        if key.tags:
-            call.tags = (*key.tags, *call.tags)
+        if rights.tags:
+            call.tags = (*rights.tags, *call.tags)
         if call.endpoint not in _MODELED or not call.model:
-            _name_model(call, key)
-        if key.models or key.endpoints:
-            self._check(call, principal)
+            _name_model(call, rights)
+        if rights.listed:
+            self._check(call, principal, rights)
         return None
 
-    def _check(self, call: Call, principal: Principal) -> None:
+    def _check(self, call: Call, principal: Principal, rights: Rights) -> None:
         decisions = principal.memo.setdefault("access", {})
         question = (call.endpoint if call.endpoint != "other" else call.path, call.model)
         if question in decisions:
             error = decisions[question]
         else:
-            error = _decide(call, principal.key)
+            error = _decide(call, rights)
             if len(decisions) >= _MAX_DECISIONS:
                 decisions.clear()
             if len(call.path) + len(call.model) < 512:
@@ -72,24 +77,33 @@ class Access(Stage):
             raise PolicyError(message, code=code, param=param)
 
 
-def allows(key: KeyEntry, model: str) -> bool:
-    """Whether a key may use a model."""
-    return not key.models or any(fnmatchcase(model, glob) for glob in key.models)
+def _enter(call: Call, rights: Rights, principal: Principal) -> None:
+    """Whether the caller may call at all, and from where."""
+    if rights.disabled:
+        raise PolicyError(f"{rights.disabled} is disabled.", code="policy_disabled")
+    if not rights.calls:
+        roles = ", ".join(principal.key.roles)[:128]
+        message = f"The role {CALLER} is needed to call models; there is only: {roles}."
+        raise PolicyError(message, code="policy_role_required")
+    if rights.fenced:
+        call.memo["address"] = True  # others with the same head come from elsewhere: nothing is remembered
+        if who := rights.address(call.client):
+            message = f"{who} may not be used from this address."
+            raise PolicyError(message, code="policy_address_not_allowed")
 
 
-def _decide(call: Call, key: KeyEntry) -> tuple[str, str, str | None] | None:
-    names = (call.endpoint, call.path[1:])
-    if key.endpoints and not any(fnmatchcase(name, glob) for glob in key.endpoints for name in names):
-        return "policy_endpoint_denied", f"This key may not use {call.path[:128]}.", None
-    if call.model and not allows(key, call.model):
-        return "policy_model_denied", f"This key may not use the model `{call.model[:128]}`.", "model"
-    if not call.model and key.models and call.endpoint in _MODELED:
+def _decide(call: Call, rights: Rights) -> tuple[str, str, str | None] | None:
+    if who := rights.endpoint(call.endpoint, call.path[1:]):
+        return "policy_endpoint_denied", f"{who} may not use {call.path[:128]}.", None
+    if call.model and (who := rights.model(call.model)):
+        return "policy_model_denied", f"{who} may not use the model `{call.model[:128]}`.", "model"
+    if not call.model and rights.chosen and call.endpoint in _MODELED:
         message = "This key may use certain models only: name one as 'model'."
         return "policy_model_denied", message, "model"
     return None
 
 
-def _name_model(call: Call, key: KeyEntry) -> None:
+def _name_model(call: Call, rights: Rights) -> None:
     """The model of a call that does not name it as usual: in its path, or in a body nobody has read."""
     if call.endpoint == "models" and len(call.path) > len("/models/"):
         call.model = unquote(call.path[len("/models/") :])
@@ -97,10 +111,10 @@ def _name_model(call: Call, key: KeyEntry) -> None:
     in_path = _IN_PATH.match(call.path)
     if in_path is not None:
         named = unquote(in_path.group(1))
-        if call.model not in ("", named) and not allows(key, named):
-            raise PolicyError(f"This key may not use the model `{named[:128]}`.", code="policy_model_denied")
+        if call.model not in ("", named) and (who := rights.model(named)):
+            raise PolicyError(f"{who} may not use the model `{named[:128]}`.", code="policy_model_denied")
         call.model = call.model or named
-    elif key.models and not call.model and call.document is None and call.body:
+    elif rights.chosen and not call.model and call.document is None and call.body:
         _read_model(call)
 
 

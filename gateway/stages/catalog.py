@@ -13,8 +13,8 @@ from gateway.core.codec import dumps
 from gateway.core.errors import UpstreamError
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
-from gateway.core.principal import KeyEntry
 from gateway.core.reply import Reply
+from gateway.core.rights import rights_of
 from gateway.core.route import ModelRule
 
 _JSON = [(b"content-type", b"application/json")]
@@ -46,8 +46,8 @@ class Catalog(Stage):
 
     async def _list(self, call: Call) -> Reply:
         assert call.principal is not None, "auth comes first"
-        key = call.principal.key
-        models = {name: _model(rule) for name, rule in self._exact.items() if _allows(key, name)}
+        rights = rights_of(call.principal)
+        models = {name: _model(rule) for name, rule in self._exact.items() if not rights.model(name)}
         names = dict.fromkeys(target.backend for _, rule in self._globs for target in rule.targets)
         offers = await asyncio.gather(*(self._offer(call, name) for name in names))
         offered = dict(zip(names, offers, strict=True))
@@ -55,7 +55,7 @@ class Catalog(Stage):
             for target in rule.targets:
                 for model in offered[target.backend]:
                     name = model["id"]
-                    if glob.match(name) and _allows(key, name) and len(models) < _MAX_LISTED:
+                    if glob.match(name) and not rights.model(name) and len(models) < _MAX_LISTED:
                         models.setdefault(name, model)
         return Reply(200, list(_JSON), dumps({"object": "list", "data": list(models.values())}))
 
@@ -67,10 +67,6 @@ class Catalog(Stage):
             past = call.reasons.get("models")
             call.reasons["models"] = f"{past},{name}:{error.code}" if past else f"{name}:{error.code}"
             return []
-
-
-def _allows(key: KeyEntry, model: str) -> bool:
-    return not key.models or any(re.match(translate(glob), model) for glob in key.models)
 
 
 def _model(rule: ModelRule) -> dict[str, Any]:

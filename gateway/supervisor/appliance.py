@@ -271,7 +271,9 @@ class Appliance:
 
     def _told(self, news: News) -> None:
         """Keys, tenants or raises have changed."""
-        self._workers.greet(self._directory.message())
+        self._workers.introduce("keys", self._directory.message)
+        if (message := self._directory.message_of(news)) is not None:
+            self._workers.tell(message)
         self._lookout.keys(self._directory.keys())
 
     # -- the end

@@ -75,7 +75,15 @@ class Directory:
 
     def message(self) -> protocol.Message:
         """All of it, for a worker."""
-        return protocol.keys(self.keys())
+        return protocol.keys(self.keys(), self.tenants())
+
+    def message_of(self, news: News) -> protocol.Message | None:
+        """What is new, for workers that knew all before; None where it is nothing to them."""
+        if news.whole:
+            return self.message()
+        if not (news.keys or news.gone or news.tenants):
+            return None
+        return protocol.key_changes(news.keys, news.gone, self.tenants() if news.tenants else None)
 
     # -- what changes
 

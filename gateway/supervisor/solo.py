@@ -118,7 +118,7 @@ class Solo:
         return self._live
 
     def _told(self, news: News) -> None:
-        self._keys.replace(self._directory.keys())
+        self._keys.replace(self._directory.keys(), self._directory.tenants())
 
     async def _look(self) -> None:
         while True:

@@ -59,7 +59,7 @@ class Workers:
         self._tell_started, self._tell_received, self._tell_ended = started, received, ended
         self._next = _after(journals)
         self._pending = 0  # replacements that wait for their delay
-        self._greetings: dict[str, Message] = {}
+        self._greetings: dict[str, Callable[[], Message]] = {}
         self._options: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
@@ -68,7 +68,7 @@ class Workers:
 
     def start(self, wanted: int, revision: Message, calls: int, level: str) -> None:
         """Start so many; each is greeted with the revision, and with the keys once they are known."""
-        self._greetings["revision"] = revision
+        self._greetings["revision"] = lambda: revision
         # A call may still be settling when its connection has made room for another.
         self._options = ["--calls", str(calls + calls // 8 + 64), "--level", level]
         self.resize(wanted, 0.0)
@@ -124,7 +124,7 @@ class Workers:
             lambda error: self._hung_up(process, error),
         )
         for greeting in self._greetings.values():
-            process.link.send(greeting)
+            process.link.send(greeting())
 
     def _task(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -152,8 +152,16 @@ class Workers:
             process.link.send(message)
 
     def greet(self, message: Message) -> None:
-        """To all workers, and first thing to those that start later: `revision` or `keys`."""
-        self._greetings[message["t"]] = message
+        """To all workers, and first thing to those that start later; the newest of each type."""
+        self.introduce(message["t"], lambda: message)
+        self.tell(message)
+
+    def introduce(self, kind: str, made: Callable[[], Message]) -> None:
+        """Send workers that start later what this then gives."""
+        self._greetings[kind] = made
+
+    def tell(self, message: Message) -> None:
+        """To all workers that run now."""
         for number in self.running:
             self.send(number, message)
 

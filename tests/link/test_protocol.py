@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.group import Capture, Member, Tenant
 from gateway.core.principal import KeyEntry, digest
 from gateway.link import protocol
 from gateway.link.protocol import Decoder, LinkError, encode
@@ -67,3 +68,19 @@ def test_key_entries_come_back_equal():
     )  # fmt: skip
     (message,) = Decoder().feed(encode(protocol.keys([plain, full])))
     assert protocol.entries_of(message) == [plain, full]
+
+
+def test_tenants_and_changes_come_back_equal():
+    member = Member("m", ("a",), ("b",), ("10.0.0.0/8",), ("t",), True)
+    tenant = Tenant(
+        "acme", "d", ("x",), teams={"t": member}, users={"u": Member()}, capture=Capture(0.5, ("ip",))
+    )
+    made = Tenant("other", origin="ledger")
+    (message,) = Decoder().feed(encode(protocol.keys([], [tenant, made])))
+    assert protocol.tenants_of(message) == [tenant, made]
+    entry = KeyEntry(id="k1", name="ci", digest=digest(b"secret"))
+    few, all_ = Decoder().feed(
+        encode(protocol.key_changes([entry], ["k2"])) + encode(protocol.key_changes([], (), [tenant]))
+    )
+    assert (protocol.entries_of(few), few["gone"], protocol.tenants_of(few)) == ([entry], ["k2"], None)
+    assert (protocol.entries_of(all_), protocol.tenants_of(all_)) == ([], [tenant])
