@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _keys, _usage):
+    for add in (_serve, _check, _explain, _keys, _usage, _audit):
         add(commands)
     return top
 
@@ -129,3 +129,34 @@ def _usage(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--since", metavar="DATE", help="from this date or date-time on (UTC)")
     parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
+
+
+def _audit(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "show what was changed and refused, and prove that the record of it is whole"
+    group = commands.add_parser("audit", help=what, description=f"{what.capitalize()}.", epilog=_EXIT)
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = _command(actions, "list", "show records, the newest first")
+    show.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="at most so many; default: %(default)s"
+    )
+    prove = _command(
+        actions,
+        "verify",
+        "find records that were altered, removed, put in or cut off",
+        "\n\nPrints each chain's newest record as CHAIN:NUMBER:HASH. Noted where nobody who can reach the"
+        "\nledger can reach it, and given with --expect later, it proves that nothing before it was changed.",
+    )
+    prove.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="an export instead of the ledger; - is stdin"
+    )
+    prove.add_argument(
+        "--expect", action="append", default=[], metavar="CHAIN:N:HASH", help="a record that must be there"
+    )
+    copy = _command(actions, "export", "print records as JSON lines, by chain and number")
+    for parser in (show, copy):
+        parser.add_argument(
+            "--since", metavar="DATE", help='from this date or date-time on (UTC), or "7d" ago'
+        )
+        parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
+    for parser in (show, prove, copy):
+        parser.add_argument("--chain", default="", metavar="NAME", help="only this chain: one replica's")

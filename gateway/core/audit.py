@@ -63,7 +63,14 @@ def digest_of(record: AuditRecord) -> str:
 
 def record_of(document: Mapping[str, Any]) -> AuditRecord:
     """The record of such an object, as `penstock audit export` writes it. Raises `TypeError`."""
-    return AuditRecord(**document)
+    record = AuditRecord(**document)
+    if not isinstance(record.n, int) or not isinstance(record.actor, Mapping):
+        raise TypeError("n must be a number and actor an object")
+    if not all(isinstance(getattr(record, name), str) for name in ("chain", "action", "previous", "hash")):
+        raise TypeError("chain, action, previous and hash must be texts")
+    if record.detail is not None and not isinstance(record.detail, Mapping):
+        raise TypeError("detail must be an object or null")
+    return record
 
 
 # ---------------------------------------------------------------------- nothing secret
