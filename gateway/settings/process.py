@@ -11,6 +11,7 @@ from gateway.settings.faults import did_you_mean, quote
 from gateway.settings.kinds import INVALID, Flag, Kind, Number, PathName, Reading, Text, Wrong, text_of
 from gateway.settings.quantities import Duration, Size
 from gateway.settings.schema import Auth, Bounds, Observe, Server, State, Tls
+from gateway.settings.shared import Shared
 from gateway.settings.tables import Field, Later, Table
 from gateway.settings.tree import Node
 
@@ -135,13 +136,8 @@ STATE = Table(
             Text(choices=("sqlite",), later={r"postgres(ql)?(://.*)?": "a PostgreSQL ledger"}),
             "the record of what was used: a file in data_dir",
         ),
-        "shared": Field(
-            Text(
-                choices=("memory",),
-                later={r"(redis|rediss|valkey|unix)(://.*)?": "shared state in Redis or Valkey"},
-            ),
-            "limits between processes",
-        ),
+        "shared": Field(Shared(), "limits and events between replicas: in memory, or in Redis or Valkey"),
+        "timeout": Field(Duration(least=0.005, example="75ms"), "shared state that is slower counts as lost"),
         "blobs": Field(Later(), "cached answers"),
         "vectors": Field(Later(), "semantic index"),
     },

@@ -54,7 +54,8 @@ class State:
     """`[state]`."""
 
     ledger: str = "sqlite"
-    shared: str = "memory"
+    shared: Secret | None = None  # a store's URL (`settings.shared.store_url`); None: memory
+    timeout: float = 0.075  # seconds in which the shared state is to answer
 
 
 @dataclass(slots=True, frozen=True)
