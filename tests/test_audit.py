@@ -153,7 +153,9 @@ def test_an_export_has_every_record_and_can_be_verified_without_the_ledger(audit
         lambda good: {**good, "x": 1},
     ],
 )
-def test_a_file_that_is_no_export_says_where(audited: Run, line: str | Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def test_a_file_that_is_no_export_says_where(
+    audited: Run, line: str | Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     good = sealed(Deed(Actor("config"), "audit.begin", "x"), "r1", 1, "", 1)
     assert record_of(members(good)).hash == digest_of(good)
     text = line if isinstance(line, str) else json.dumps(line(members(good)))
