@@ -48,6 +48,8 @@ DOORS = {
     "uvicorn": ("worker.py", "supervisor/", "front/connection.py"),
     "uvloop": ("worker.py", "supervisor/"),
     "sqlite3": ("stores/",),
+    "redis": ("stores/redis/",),
+    "cryptography": ("link/seal.py",),
     "psycopg": ("stores/postgres/",),
 }
 

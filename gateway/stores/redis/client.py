@@ -1,0 +1,182 @@
+"""A client of Redis or Valkey: standalone, Sentinel, Cluster; TLS, ACL. Nothing waits without end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, TypeAlias
+
+import redis.asyncio as aioredis
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from gateway.settings.shared import StoreUrl
+
+CONNECT = 1.5  # seconds to connect: with TLS, a log-in, and Sentinel asked before
+
+Word: TypeAlias = bytes | str | int | float
+
+
+class Lost(Exception):
+    """The store did not answer in time, or refused to. What was asked may have been done. Holds no secret."""
+
+
+class Script:
+    """A Lua script, sent once and then called by its digest."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Store:
+    """One client of the store. It connects by itself; `Lost` is all that is raised.
+
+    `deadline` (seconds) holds for each question, with the connection if it has to be made anew.
+    """
+
+    def __init__(self, url: StoreUrl, deadline: float = 0.075) -> None:
+        self.url = url
+        self.deadline = deadline
+        self.sharded = url.kind == "cluster"  # the keys of one script must share a slot
+        self._sentinel: Sentinel | None = None
+        self._client: Any = self._made()
+
+    def __repr__(self) -> str:
+        return f"Store({self.url.shown})"
+
+    def _made(self) -> Any:
+        options = self._options()
+        url = self.url
+        if url.kind == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in url.hosts]
+            return aioredis.RedisCluster(
+                startup_nodes=nodes, require_full_coverage=False, cluster_error_retry_attempts=1, **options
+            )
+        if url.kind == "sentinel":
+            given = self._sentinel_options()
+            self._sentinel = Sentinel(url.hosts, sentinel_kwargs=given, **options)  # type: ignore[no-untyped-call]
+            return self._sentinel.master_for(url.service, db=url.db)
+        if url.kind == "unix":
+            return aioredis.Redis(unix_socket_path=url.path, db=url.db, **options)
+        host, port = url.hosts[0]
+        return aioredis.Redis(host=host, port=port, db=url.db, **options)
+
+    def _options(self) -> dict[str, Any]:
+        url = self.url
+        options: dict[str, Any] = {
+            "username": url.user or None,
+            "password": url.password or None,
+            **self._plain(),
+        }
+        return options | self._tls()
+
+    def _sentinel_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"username": self.url.sentinel_user or None}
+        return options | {"password": self.url.sentinel_password or None} | self._plain() | self._tls()
+
+    @staticmethod
+    def _plain() -> dict[str, Any]:
+        return {
+            "socket_timeout": CONNECT,  # the deadline ends a question earlier
+            "socket_connect_timeout": CONNECT,
+            "retry": Retry(NoBackoff(), 0),
+            "driver_info": None,
+            "protocol": 2,
+        }
+
+    def _tls(self) -> dict[str, Any]:
+        url = self.url
+        if not url.tls:
+            return {}
+        files = {"ssl_ca_certs": url.ca, "ssl_certfile": url.cert, "ssl_keyfile": url.key}
+        return {"ssl": True} | {name: path for name, path in files.items() if path}
+
+    async def connect(self) -> None:
+        """Ask for a sign of life; may take longer than a question. Raises `Lost`."""
+        async with _Told(CONNECT):
+            await self._client.ping()
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
+        """The script's answer: integers, bytes and lists of them. Raises `Lost`."""
+        async with _Told(self.deadline):
+            try:
+                return await self._client.evalsha(script.digest, len(keys), *keys, *args)
+            except NoScriptError:
+                return await self._client.eval(script.text, len(keys), *keys, *args)
+
+    async def publish(self, channel: str, text: str | bytes) -> None:
+        """Tell everyone who listens to `channel`. Raises `Lost`."""
+        async with _Told(self.deadline):
+            if self.sharded:  # any server of a cluster will do
+                node = await self._node()
+                await node.execute_command("PUBLISH", self.named(channel), text)
+            else:
+                await self._client.publish(self.named(channel), text)
+
+    def named(self, name: str) -> str:
+        """A key or channel with the prefix that all of ours have."""
+        return f"{self.url.prefix}:{name}"
+
+    async def listening(self, stack: AsyncExitStack) -> Any:
+        """redis-py's pub/sub object, closed with the stack. Raises `Lost`."""
+        client = self._client
+        async with _Told(CONNECT):
+            if self.sharded:
+                node = await self._node()
+                client = aioredis.Redis(host=node.host, port=node.port, **self._options())
+                stack.push_async_callback(_closed, client)
+        listening = client.pubsub()
+        stack.push_async_callback(_closed, listening)
+        return listening
+
+    async def _node(self) -> Any:
+        if not self._client.get_nodes():
+            await self._client.initialize()
+        return self._client.get_random_node()
+
+    async def close(self) -> None:
+        """Let go."""
+        await _closed(self._client)
+        for each in self._sentinel.sentinels if self._sentinel else ():
+            await _closed(each)
+
+
+async def _closed(one: Any) -> None:
+    with suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT):
+            await one.aclose()
+
+
+class _Told:
+    """A deadline; whatever goes wrong within it is `Lost`, in words that hold no secret."""
+
+    __slots__ = ("_timeout",)
+
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise Lost("no answer in time") from None
+        if isinstance(error, (RedisError, OSError, TimeoutError)):
+            raise Lost(_reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Its kind, and the code that a server's error begins with (NOPERM, OOM, LOADING, READONLY …)."""
+    code = str(error).split(" ", 1)[0] if isinstance(error, ResponseError) else ""
+    name = type(error).__name__
+    return f"{name} {code}" if code.isupper() and code.isalpha() else name

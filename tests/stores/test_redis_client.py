@@ -1,0 +1,105 @@
+"""The shared store's client against real servers: deadlines, reconnecting, messages."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gateway.settings.shared import store_url
+from gateway.stores.redis import Channel, Lost, Script, Store
+from tests.servers import redis as servers
+
+pytestmark = pytest.mark.skipif(servers.found() is None, reason="redis-server is not installed")
+
+ECHO = Script("return {KEYS[1], ARGV[1], 7}")
+
+
+@pytest.fixture
+def server() -> Iterator[servers.Redis]:
+    with servers.serving() as running:
+        yield running
+
+
+async def until(done: Callable[[], object], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
+def test_a_script_is_sent_once_and_again_after_the_server_forgot_it(server: servers.Redis) -> None:
+    async def scenario() -> None:
+        store = Store(store_url(server.url), 5.0)
+        for _ in range(2):
+            assert await store.run(ECHO, ["k"], ["a"]) == [b"k", b"a", 7]
+            server.ask("SCRIPT", "FLUSH")
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_stands_still_is_lost_within_the_deadline_and_comes_back(server: servers.Redis) -> None:
+    async def scenario() -> None:
+        store = Store(store_url(server.url), 0.2)
+        await store.connect()
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(Lost, match="no answer in time"):
+            await store.run(ECHO, ["k"], ["late"])
+        server.signal(signal.SIGCONT)
+        store.deadline = 5.0
+        assert await store.run(ECHO, ["k"], ["again"]) == [b"k", b"again", 7]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_dead_server_is_lost_and_a_new_one_is_found_at_its_place(server: servers.Redis) -> None:
+    async def scenario() -> None:
+        store = Store(store_url(server.url), 5.0)
+        await store.connect()
+        server.kill()
+        with pytest.raises(Lost):
+            await store.run(ECHO, ["k"], ["a"])
+        server.start()
+        assert await store.run(ECHO, ["k"], ["b"]) == [b"k", b"b", 7]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_messages_arrive_also_after_the_server_was_away(server: servers.Redis) -> None:
+    async def scenario() -> None:
+        store, heard, joined = Store(store_url(server.url), 5.0), [], []
+        channel = Channel(
+            store, ["a", "b"], lambda name, data: heard.append((name, data)), lambda: joined.append(1)
+        )
+        channel.open()
+        await until(lambda: joined)
+        await store.publish("a", "one")
+        await store.publish("b", b"two")
+        await until(lambda: len(heard) == 2)
+        assert heard == [("a", b"one"), ("b", b"two")]
+        server.kill()
+        server.start()
+        await until(lambda: len(joined) == 2)
+        await store.publish("a", "three")
+        await until(lambda: len(heard) == 3)
+        await channel.close()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_told_of_a_failure_holds_no_password(server: servers.Redis) -> None:
+    async def scenario() -> None:
+        url = store_url(f"redis://somebody:canary@127.0.0.1:{server.port}/0")
+        store = Store(url, 5.0)
+        with pytest.raises(Lost) as lost:
+            await store.connect()
+        assert "canary" not in f"{lost.value!r} {lost.value} {store!r} {url!r}"
+        assert lost.value.__cause__ is None
+        await store.close()
+
+    asyncio.run(scenario())
