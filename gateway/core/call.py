@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.core.group import Capture
 from gateway.core.limit import Hold
 from gateway.core.principal import Principal
 from gateway.core.route import Plan, Target
@@ -55,6 +56,7 @@ class Call:
     target: Target | None = None
     alias = ""  # the configured model name that matched
     tries = 0
+    capture: Capture | None = None  # its texts are to be kept
     usage = Usage(source=NONE)  # replaced, never changed: this one is shared
     cost = 0  # micro-dollars
     slot = -1  # the open-call slot that survives this process

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.core.cost import PriceList
 from gateway.core.limit import LimitRule
@@ -28,4 +29,5 @@ class Parts:
     auth_mode: str = "keys"  # or "open"
     access: Access = OPEN
     policies: tuple[Policy, ...] = ()
+    seal: Callable[[Mapping[str, Any]], str] | None = None  # for texts on their way through the journal
     counts: dict[tuple[str, ...], float] = field(default_factory=dict)  # metric deltas, see observe/metrics

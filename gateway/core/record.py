@@ -7,9 +7,11 @@ micro-dollars, `ts` epoch milliseconds at the request's first byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.core.call import Call
+from gateway.core.capture import document
 from gateway.core.codec import dumps
 from gateway.core.tokens import prompt_text
 from gateway.core.usage import ESTIMATED, KINDS, NONE, PROVIDER
@@ -21,8 +23,10 @@ FIELDS = (
     "input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output",
     "usage_source", "cost_micros", "hold_tokens", "hold_micros",
     "queue_us", "connect_us", "first_byte_us", "first_token_us", "total_us", "overhead_us",
-    "revision", "worker", "session", "tags", "trace", "reasons", "prompt", "text",
+    "revision", "worker", "session", "tags", "trace", "reasons", "sealed",
 )  # fmt: skip
+
+Seal = Callable[[Mapping[str, Any]], str]  # see link/seal.py
 
 _MOST_KNOWN = 256
 
@@ -92,8 +96,12 @@ def opened(call: Call, worker: int) -> bytes:
     return known.opened + dumps(record)[1:]
 
 
-def settled(call: Call, worker: int, now: float, text: bytes) -> bytes:
-    """The settled call's record. `now` is when it ended (monotonic); what it has nothing of is left out."""
+def settled(call: Call, worker: int, now: float, text: bytes, seal: Seal | None = None) -> bytes:
+    """The settled call's record. `now` is when it ended (monotonic); what it has nothing of is left out.
+
+    `text` is what was generated, as far as it is known. Texts go along only where the supervisor needs them,
+    and only if there is a `seal`.
+    """
     known: _Known | None = call.memo.get("record")
     if known is None or call.tries != 1:  # never opened, or another target than then
         known = _known(call, worker)
@@ -132,11 +140,13 @@ def settled(call: Call, worker: int, now: float, text: bytes) -> bytes:
     if call.trace:
         record["trace"] = call.trace
     if call.reasons or call.tags or call.session or source == ESTIMATED or call.endpoint == "other":
-        _rare(record, call, text)
+        _rare(record, call)
+    if source == ESTIMATED or call.capture is not None:
+        record["sealed"] = seal(_texts(call, text)) if seal is not None else ""
     return begun + dumps(record)[1:]
 
 
-def _rare(record: dict[str, Any], call: Call, text: bytes) -> None:
+def _rare(record: dict[str, Any], call: Call) -> None:
     """Members that most calls do not have."""
     if call.endpoint == "other":
         record["path"] = call.path[:256]
@@ -146,9 +156,17 @@ def _rare(record: dict[str, Any], call: Call, text: bytes) -> None:
         record["tags"] = call.tags
     if call.reasons:
         record["reasons"] = call.reasons
-    if call.usage.source == ESTIMATED:  # for the supervisor to count; neither is kept
-        record["prompt"] = prompt_text(call.document)
-        record["text"] = text.decode("utf-8", "replace")
+
+
+def _texts(call: Call, text: bytes) -> dict[str, Any]:
+    """What the supervisor counts (and keeps none of), and what a tenant wants to be kept."""
+    texts: dict[str, Any] = {}
+    if call.usage.source == ESTIMATED:
+        texts["prompt"] = prompt_text(call.document)
+        texts["text"] = text.decode("utf-8", "replace")
+    if call.capture is not None:
+        texts["capture"] = document(call, call.capture, call.memo.get("answer", b""), text)
+    return texts
 
 
 def abandoned(record: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Tap(Protocol):
     def finish(self) -> bytes:
         """The stream has ended: what was still held back."""
 
+    def keep_text(self) -> None:
+        """Gather what is generated in any case, not only until usage has come; before the first piece."""
+
     @property
     def clean(self) -> bool:
         """Whether what has gone on so far ends at an event boundary."""

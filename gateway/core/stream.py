@@ -56,8 +56,8 @@ class StreamTap:
     """
 
     __slots__ = (
-        "_clock", "_cut", "_held", "_hide", "_kept", "_last", "_passed", "_scanned", "_size", "_texts",
-        "_written", "first_token", "usage",
+        "_clock", "_cut", "_gather", "_held", "_hide", "_kept", "_last", "_passed", "_scanned", "_size",
+        "_texts", "_written", "first_token", "usage",
     )  # fmt: skip
 
     CONTENT: re.Pattern[bytes]  # a frame with generated content
@@ -68,6 +68,7 @@ class StreamTap:
         self.usage: Usage | None = None
         self.first_token = 0.0
         self._hide = hide_usage
+        self._gather = False
         self._clock = clock
         self._held = b""  # the frame that has not ended yet
         self._passed = 0  # bytes of it that have gone on
@@ -78,6 +79,10 @@ class StreamTap:
         self._texts: list[bytes] = []
         self._written = 0
         self._last = b""  # the end of what was looked through
+
+    def keep_text(self) -> None:
+        """Gather the text in any case, not only as long as no usage has come."""
+        self._gather = True
 
     # -- the stream
 
@@ -186,7 +191,7 @@ class StreamTap:
         self._last = (self._last + raw)[-LAST:]
         self._kept.clear()
         self._size = 0
-        if self.usage is None and self._written < MAX_TEXT:
+        if (self.usage is None or self._gather) and self._written < MAX_TEXT:
             found = self.TEXTS[0].findall(raw)
             # Where each piece has text of the usual kind, there is none of another kind.
             if not found or len(found) < raw.count(b'"delta"'):

@@ -71,6 +71,9 @@ class TailTap:
         self.text = b""
         self.done = self.error = False
 
+    def keep_text(self) -> None:
+        """Such a body is too long to be kept."""
+
     def feed(self, data: bytes) -> bytes:
         """Remember the end."""
         self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]

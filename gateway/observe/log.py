@@ -50,15 +50,13 @@ def setup(level: str = "info") -> None:
 
 
 def call_line(record: bytes) -> bytes:
-    """A settled record as its log line: without `prompt` and `text`, the last of `core.record.FIELDS`.
+    """A settled record as its log line: without `sealed`, the last of `core.record.FIELDS`.
 
-    Cut, not parsed: inside a JSON string a quote is escaped, so `,"text":` is always structure.
+    Cut, not parsed: inside a JSON string a quote is escaped, so `,"sealed":` is always structure.
     """
-    if b'"text":' not in record and b'"prompt":' not in record:  # searching backwards costs ten times as much
+    if b'"sealed":' not in record:  # searching backwards costs ten times as much
         return record + b"\n"
-    end = record.rfind(b',"prompt":')
-    if end < 0:
-        end = record.rfind(b',"text":')
+    end = record.rfind(b',"sealed":')
     return record + b"\n" if end < 0 else record[:end] + b"}\n"
 
 
@@ -83,7 +81,7 @@ class CallLog:
             self._thread.start()
 
     def write(self, records: Sequence[bytes], bare: bool = False) -> None:
-        """Queue one line per record; `bare` ones are known to have no `prompt` and `text`. Never blocks."""
+        """Queue one line per record; `bare` ones are known to have no `sealed`. Never blocks."""
         if self._fd < 0 or not records:
             return
         batch = b"\n".join([*records, b""]) if bare else b"".join(map(call_line, records))

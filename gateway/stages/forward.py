@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 from gateway.core.call import Call
+from gateway.core.capture import chosen
 from gateway.core.cost import of_call
 from gateway.core.errors import FaultError, UpstreamError
+from gateway.core.group import Tenant
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.record import opened
@@ -56,6 +58,9 @@ class Forward(Stage):
         """Note what is known by now; the rest is known when the stream has ended (meter)."""
         if reply.status >= 400:
             call.code = "upstream_error_status"
+        principal = call.principal
+        if principal is not None and principal.groups:
+            _capture(call, principal.tenant, reply)
         if reply.source is not None:
             call.memo["tap"] = reply.tap
             call.memo["source"] = reply.source
@@ -63,6 +68,17 @@ class Forward(Stage):
         call.replied = time.monotonic()
         call.cost = of_call(call, self._backends, self._prices)
         return reply
+
+
+def _capture(call: Call, tenant: Tenant | None, reply: Reply) -> None:
+    """Have the texts of this call kept, where its tenant wants that and it is in the sample."""
+    if tenant is None or not chosen(tenant.capture, call.id):
+        return
+    call.capture = tenant.capture
+    if reply.body is not None:
+        call.memo["answer"] = reply.body
+    elif reply.tap is not None:
+        reply.tap.keep_text()
 
 
 def _note(call: Call, target: Target, why: str) -> None:

@@ -25,6 +25,7 @@ class Meter(Stage):
         self._journal = parts.journal
         self._prices = parts.prices
         self._worker = parts.worker
+        self._seal = parts.seal
 
     def settle(self, call: Call) -> None:  # type: ignore[override]
         """Fix usage, cost and times, and write the record."""
@@ -38,10 +39,10 @@ class Meter(Stage):
             self._guess(call, text)
         if source is not None or call.usage.source == ESTIMATED:
             call.cost = of_call(call, self._backends, self._prices)
-        self._journal.end(call.slot, settled(call, self._worker, now, text))
+        self._journal.end(call.slot, settled(call, self._worker, now, text, self._seal))
 
     def _streamed(self, call: Call) -> bytes:
-        """Take over what the tap saw; gives the generated text when no usage came."""
+        """Take over what the tap saw; gives the generated text where it is needed."""
         tap = call.memo.get("tap")
         if tap is None:
             return b""
@@ -49,7 +50,8 @@ class Meter(Stage):
         usage: Usage | None = tap.usage
         if usage is not None:
             call.usage = usage
-            return b""
+            if call.capture is None:
+                return b""
         text: bytes = tap.text
         return text
 

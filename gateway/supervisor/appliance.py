@@ -37,6 +37,7 @@ _CONFIG_POLL = 0.5  # seconds
 _KEYS_POLL = 0.4  # a revoked key must be refused within a second
 _LIMITS_TICK = 0.1
 _LOOKOUT = 1.0
+_TIDY = 60.0
 _STILLBORN = 5  # workers that may end before the first one is ready
 _LATE = 10.0  # seconds that workers may stay beyond the drain time before they are killed
 
@@ -82,10 +83,7 @@ class Appliance:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         settings = self._revisions.current
-        server = settings.server
-        self._workers.start(
-            server.workers, protocol.revision(settings), server.bounds.connections, settings.observe.level
-        )
+        self._workers.start(settings)
         try:
             self._compose(settings)
         except BaseException:
@@ -123,6 +121,7 @@ class Appliance:
         from gateway.supervisor.admin import Admin
         from gateway.supervisor.audit import Keeper
         from gateway.supervisor.books import Books
+        from gateway.supervisor.capture import Texts
         from gateway.supervisor.counting import Counting
         from gateway.supervisor.directory import Directory
         from gateway.supervisor.limits import Limits
@@ -146,6 +145,7 @@ class Appliance:
         self._directory = Directory(self._ledger, self._books.do, settings, self._told, self._keeper)
         for process in self._workers.running.values():
             self._books.follow(process.source)
+        self._books.texts = Texts(self._workers.seal, self._ledger)
         self._composed = True
         self._admin = Admin(report)
         self._admin.open(self._admin_port)
@@ -172,6 +172,7 @@ class Appliance:
                 (_CONFIG_POLL, self._poll_config),
                 (_LIMITS_TICK, self._limits.tick),
                 (_LOOKOUT, self._lookout.look),
+                (_TIDY, self._books.tidy),
             )
         ]
         self._books.start()
@@ -255,8 +256,7 @@ class Appliance:
         self._revisions.accept(settings)
         self._books.counting = Counting(settings)
         await self._limits.replace_rules(settings.limits)
-        self._workers.greet(protocol.revision(settings))
-        self._workers.resize(settings.server.workers, settings.server.bounds.drain)
+        self._workers.adopt(settings)
         await self._directory.replace_settings(settings)
         await self._keeper.reloaded(before, settings.revision)
 

@@ -24,6 +24,7 @@ from gateway.core.sheet import Sheet, gathered, tabulated
 from gateway.link import lock
 from gateway.link.journal import JournalReader
 from gateway.supervisor import beat
+from gateway.supervisor.capture import Texts
 from gateway.supervisor.clerk import Clerk
 from gateway.supervisor.counting import Counting, Record
 
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """Calls that were committed: their lines, without `prompt` and `text`, and the same as tables."""
+    """Calls that were committed: their lines, without `sealed`, and the same as tables."""
 
     lines: list[bytes]
     sheets: list[Sheet]
@@ -57,6 +58,7 @@ class Books:
         troubled: Callable[[float], None],
     ) -> None:
         self.counting = counting
+        self.texts = Texts()
         self._ledger = ledger
         self._journals = journals
         self._posted = posted
@@ -217,7 +219,7 @@ class Books:
             batch = Batch(lines, gathered(lines))
         except ValueError:
             batch = self._one_by_one(lines)
-        if any("text" in sheet.columns or "prompt" in sheet.columns for sheet in batch.sheets):
+        if any("sealed" in sheet.columns for sheet in batch.sheets):
             batch = self._one_by_one(lines)
         if offsets:
             self._ledger.book(batch.sheets, offsets)
@@ -229,8 +231,10 @@ class Books:
         for line in lines:
             record = _parsed(line)
             if record is not None:
+                self.texts.opened(record)
                 self.counting.complete(record)
                 records.append(record)
+        self.texts.keep()
         return Batch(list(map(dumps, records)), tabulated(records))
 
     def _close(self, source: str) -> Batch:
@@ -247,6 +251,11 @@ class Books:
         if records:
             log.warning("%d calls of a worker that died are booked as abandoned", len(records))
         return Batch(list(map(dumps, records)), tabulated(records))
+
+    async def tidy(self) -> None:
+        """A chore: remove captured texts that have been kept for long enough, in small steps."""
+        while await self.do(self.texts.tidy):
+            pass
 
     async def close(self) -> None:
         """Book what there is, then close ledger and thread. What can't be booked stays for the next start."""

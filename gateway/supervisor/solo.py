@@ -21,6 +21,7 @@ from gateway.core.parts import Parts
 from gateway.link import lock
 from gateway.link.journal import JournalWriter
 from gateway.link.leases import LeaseClient
+from gateway.link.seal import Seal
 from gateway.live import Live
 from gateway.observe.log import CallLog
 from gateway.settings.load import load
@@ -29,6 +30,7 @@ from gateway.stores.sqlite import SqliteLedger
 from gateway.supervisor import keys
 from gateway.supervisor.audit import Keeper
 from gateway.supervisor.books import Books
+from gateway.supervisor.capture import Texts
 from gateway.supervisor.counting import Counting
 from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.limits import Limits
@@ -75,6 +77,7 @@ class Solo:
         self._calls = CallLog(settings.observe.calls)
         self._ledger = SqliteLedger(data / "ledger.sqlite")
         self._ledger.chain = replica_id(data)
+        self._seal = Seal.fresh()
         self._books = Books(
             self._ledger,
             data / "journal",
@@ -82,6 +85,7 @@ class Solo:
             posted=lambda batch: self._calls.write(batch.lines, bare=True),
             troubled=lambda seconds: None,
         )
+        self._books.texts = Texts(self._seal, self._ledger)
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
         keeper = Keeper(self._ledger, self._books.do, data, 400 * 86_400.0)
         self._directory = Directory(self._ledger, self._books.do, settings, self._told, keeper)
@@ -98,7 +102,7 @@ class Solo:
 
     def _parts(self, **revised: Any) -> Parts:
         same: dict[str, Any] = {"keys": self._keys, "leases": self._leases, "counts": self._counts}
-        return Parts(worker=0, journal=self._journal, **same, **revised)
+        return Parts(worker=0, journal=self._journal, seal=self._seal.close, **same, **revised)
 
     async def open(self) -> Live:
         """Take up what was left behind, then be ready."""

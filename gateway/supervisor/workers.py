@@ -14,12 +14,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.link import ends, lock
+from gateway.link import ends, lock, protocol
 from gateway.link.protocol import Message
+from gateway.link.seal import Seal
+from gateway.settings.schema import Settings
 
 log = logging.getLogger("penstock.workers")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0  # seconds before a worker that died is replaced
+_NEVER = ("PENSTOCK_ADMIN_TOKEN",)  # no worker needs it
 _HEALTHY = 30.0  # a worker that lived so long starts the delays anew
 
 
@@ -59,19 +62,27 @@ class Workers:
         self._tell_started, self._tell_received, self._tell_ended = started, received, ended
         self._next = _after(journals)
         self._pending = 0  # replacements that wait for their delay
-        self._greetings: dict[str, Callable[[], Message]] = {}
+        self.seal = Seal.fresh()  # for texts in the journals
+        self._hidden: tuple[str, ...] = ()  # environment variables that workers do not get
+        self._greetings: dict[str, Callable[[], Message]] = {"seal": self.seal.message}
         self._options: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
 
     # -- start
 
-    def start(self, wanted: int, revision: Message, calls: int, level: str) -> None:
-        """Start so many; each is greeted with the revision, and with the keys once they are known."""
-        self._greetings["revision"] = lambda: revision
+    def start(self, settings: Settings) -> None:
+        """Start as many as are wanted; each is greeted with the revision, and with the keys once known."""
+        calls, level = settings.server.bounds.connections, settings.observe.level
         # A call may still be settling when its connection has made room for another.
         self._options = ["--calls", str(calls + calls // 8 + 64), "--level", level]
-        self.resize(wanted, 0.0)
+        self.adopt(settings)
+
+    def adopt(self, settings: Settings) -> None:
+        """Hand a revision to all, and have as many as it wants."""
+        self._hidden = (*settings.hidden, *_NEVER)
+        self.greet(protocol.revision(settings))
+        self.resize(settings.server.workers, settings.server.bounds.drain)
 
     def resize(self, wanted: int, drain: float) -> None:
         """Have so many: start what is missing, let the newest drain that are too many."""
@@ -108,11 +119,13 @@ class Workers:
     def _popen(self, number: int, directory: Path, link: socket.socket, held: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "gateway.worker"]
         command += ["--number", str(number), "--journal", str(directory)]
+        # Secrets come over the link, in a form that no process list shows.
+        environ = {name: value for name, value in os.environ.items() if name not in self._hidden}
         command += ["--link", str(link.fileno()), "--listen", str(self._listener.fileno()), *self._options]
         return subprocess.Popen(
             command,
             # The very modules that run here, whatever the working directory holds.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)},
+            env={**environ, "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)},
             stdin=subprocess.DEVNULL,
             pass_fds=[link.fileno(), self._listener.fileno(), held],
         )

@@ -45,8 +45,7 @@ CALL: dict[str, Any] = {
     "worker": 1,
     "tags": ["a"],
     "reasons": {"route": "exact"},
-    "prompt": "",
-    "text": "",
+    "sealed": "",
 }
 
 
@@ -217,7 +216,7 @@ _mostly = {
     "hold_tokens": st.integers(0, 10_000),
     "hold_micros": st.integers(0, 10_000),
     "tags": st.just(["a"]),
-    "prompt": st.just(""),
+    "sealed": st.just(""),
 }
 _fields = st.fixed_dictionaries(_always, optional=_mostly) | st.fixed_dictionaries(
     {}, optional=_always | _mostly

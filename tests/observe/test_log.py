@@ -48,27 +48,27 @@ def test_an_exception_comes_with_its_traceback(
     assert "ValueError: broken" in loads(capsys.readouterr().err)["exception"]
 
 
-def test_the_cut_fields_are_the_last_of_a_record() -> None:
-    assert FIELDS[-2:] == ("prompt", "text")
+def test_the_cut_field_is_the_last_of_a_record() -> None:
+    assert FIELDS[-1] == "sealed"
 
 
 values = st.one_of(
     st.text(max_size=30),
-    st.sampled_from([',"prompt":', ',"text":"', '","text":"x', "\\", '\\"', '"prompt"']),
+    st.sampled_from([',"sealed":', ',"sealed":"', '","sealed":"x', "\\", '\\"', '"sealed"']),
 )
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sets(st.sampled_from(["prompt", "text"])))
-def test_a_call_line_is_the_record_without_prompt_and_text(record: dict[str, Any], absent: set[str]) -> None:
+@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sets(st.just("sealed")))
+def test_a_call_line_is_the_record_without_what_is_sealed(record: dict[str, Any], absent: set[str]) -> None:
     whole = {field: record.get(field, "") for field in FIELDS if field not in absent}
     line = call_line(dumps(whole))
     assert line.count(b"\n") == 1
-    assert loads(line) == {key: item for key, item in whole.items() if key not in ("prompt", "text")}
+    assert loads(line) == {key: item for key, item in whole.items() if key != "sealed"}
 
 
 def test_calls_are_written_one_line_each(tmp_path: Path) -> None:
     log = CallLog(str(tmp_path / "calls"))
-    log.write([dumps({"id": "a"}), dumps({"id": "b", "prompt": "secret", "text": "secret"})])
+    log.write([dumps({"id": "a"}), dumps({"id": "b", "sealed": "secret"})])
     log.write([])
     log.write([dumps({"id": "c"})])
     log.close()

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.core.call import Call, Headers
+from gateway.core.capture import generated
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import UpstreamError
 from gateway.core.stream import last_usage
@@ -52,7 +53,7 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
     if encoding:
         body = _plain(body, encoding)
     usage = last_usage(body) if len(body) > _PARSED else None
-    document = None
+    document: Any = None
     if usage is None:
         try:
             document = loads(body)
@@ -64,7 +65,7 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
     if usage is not None:
         call.usage = usage
     elif call.endpoint in _GENERATING and call.method == "POST":
-        text = "".join(_generated(document)).encode()
+        text = "".join(generated(document)).encode()
         call.usage = Usage(input=estimate(call.body), output=estimate(text), source=ESTIMATED)
         call.memo["text"] = text
 
@@ -76,19 +77,3 @@ def _plain(body: bytes, encoding: bytes) -> bytes:
         return Decoder(name, _MOST).feed(body) if decodable(name) else b""
     except UpstreamError:
         return b""
-
-
-def _generated(document: Any) -> list[str]:
-    """The texts a model wrote, of a chat completion, a completion or a response."""
-    found: list[str] = []
-    waiting = [document.get("choices"), document.get("output"), document.get("content")]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, dict):
-            names = ("text", "content", "reasoning_content", "refusal", "arguments")
-            found += [value[name] for name in names if isinstance(value.get(name), str)]
-            nested = ("message", "content", "tool_calls", "function", "summary")
-            waiting.extend(value[name] for name in nested if isinstance(value.get(name), (list, dict)))
-    return found

@@ -16,6 +16,10 @@ class InflatingTap:
         self.inner = inner
         self._decoder = Decoder(encoding, _MOST)
 
+    def keep_text(self) -> None:
+        """See `core.reply.Tap`."""
+        self.inner.keep_text()
+
     def feed(self, data: bytes) -> bytes:
         """Decode a piece. Raises `UpstreamError`."""
         plain = self._decoder.feed(data)

@@ -1,5 +1,6 @@
 """What ledgers in SQL have in common: statements that every one of the databases takes."""
 
+from gateway.stores.base.captures import SqlCaptures
 from gateway.stores.base.records import SqlRecords
 
-__all__ = ["SqlRecords"]
+__all__ = ["SqlCaptures", "SqlRecords"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from gateway.stores.base import SqlRecords
+from gateway.stores.base import SqlCaptures, SqlRecords
 from gateway.stores.base.tables import Tables
 from gateway.stores.postgres.connection import Database
 from gateway.stores.postgres.schema import migrate
 
 
-class PostgresLedger(SqlRecords):
+class PostgresLedger(SqlRecords, SqlCaptures):
     """Implements `core.records.Records`; raises `LedgerError`. For one thread.
 
     A lost connection is made anew at the next use; what was under way then is rolled back.

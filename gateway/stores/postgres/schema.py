@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.errors import LedgerError
+from gateway.stores.base import captures
 from gateway.stores.postgres import records
 from gateway.stores.postgres.connection import SCHEMA, Database, Session
 
@@ -10,7 +11,7 @@ from gateway.stores.postgres.connection import SCHEMA, Database, Session
 _LOCK = 0x70656E73746F636B  # "penstock"
 
 # Each takes the database one version further.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (records.STATEMENTS,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (records.STATEMENTS, captures.tables("BIGINT"))
 
 
 def migrate(database: Database) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.core.errors import LedgerError
 from gateway.core.limit import LimitRule, Spent
 from gateway.core.sheet import Sheet, tabulated
-from gateway.stores.base import SqlRecords
+from gateway.stores.base import SqlCaptures, SqlRecords
 from gateway.stores.sqlite import usage
 from gateway.stores.sqlite.entries import Entries, plain
 from gateway.stores.sqlite.schema import migrate
@@ -32,7 +32,7 @@ _ODD = (
 )  # fmt: skip
 
 
-class SqliteLedger(SqlRecords):
+class SqliteLedger(SqlRecords, SqlCaptures):
     """Implements `core.ports.Ledger` and `core.records.Records`; raises `LedgerError`. For one thread.
 
     WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose

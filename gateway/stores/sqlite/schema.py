@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from gateway.core.errors import LedgerError
+from gateway.stores.base import captures
 from gateway.stores.sqlite import records
 
 # What many calls share is kept once per combination, in `labels`; `entries` has one row per call, only ever
@@ -66,6 +67,7 @@ _FIRST = (
 MIGRATIONS = (
     _FIRST,
     (*records.STATEMENTS, "PRAGMA user_version = 2"),
+    (*captures.tables("INTEGER"), "PRAGMA user_version = 3"),
 )  # each takes the file one version further, and says so itself
 
 
