@@ -10,7 +10,7 @@ from typing import Any
 from gateway.core.call import Call
 from gateway.core.codec import dumps
 from gateway.core.errors import CallerError
-from gateway.core.splice import append, elements, members, remove, replace, spans
+from gateway.core.splice import append, begins, elements, members, remove, replace, spans
 
 # Names of members in the usual requests, all in small letters: a document with no others has none
 # that only looks like one of them. For speed alone.
@@ -103,15 +103,18 @@ def _twice(message: str, name: str) -> CallerError:
 
 def _once(body: bytes, name: str) -> None:
     """Every object inside a member has each name once. The standard parser tells, at C speed."""
-    start = spans(body, name)[-1][0]
-
-    def once(pairs: list[tuple[str, Any]]) -> None:
-        names = [key for key, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(each for each in names if names.count(each) > 1)
-            raise _twice(f"Inside '{name}', {twice[:64]!r} is given twice.", name)
-
     try:
-        json.JSONDecoder(object_pairs_hook=once).raw_decode(body[start:].decode())
+        _STRICT.raw_decode(body[begins(body, name)[-1] :].decode())
+    except KeyError as error:
+        raise _twice(f"Inside '{name}', {error.args[0][:64]!r} is given twice.", name) from None
     except (ValueError, RecursionError):
         raise CallerError(f"'{name}' is nested too deeply or holds a number that is too long.") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_distinct)

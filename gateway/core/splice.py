@@ -86,17 +86,26 @@ def elements(data: bytes, start: int) -> Iterator[tuple[int, int]]:
         at = _SKIP.match(data, end).end()  # type: ignore[union-attr]
 
 
+def begins(data: bytes, name: str) -> list[int]:
+    """Where the values of the top-level members of this (ASCII) name begin. There must be one."""
+    at = _sole(data, name)
+    return [at] if at >= 0 else [start for start, _ in spans(data, name)]
+
+
 def _only(data: bytes, name: str) -> list[tuple[int, int]] | None:
+    at = _sole(data, name)
+    return [(at, _value_end(data, at))] if at >= 0 else None
+
+
+def _sole(data: bytes, name: str) -> int:
     """The usual case without a walk: the quoted name stands in the data once and could not be
-    spelled otherwise, so that it must be the member that is known to be there."""
+    spelled otherwise, so that it must be the member that is known to be there; -1 where it is not so."""
     quoted = b'"%b"' % name.encode()
     at = data.find(quoted)
     if at < 0 or b"\\u00" in data or data.find(quoted, at + 1) >= 0:
-        return None
+        return -1
     match = _NAME.match(data, at)
-    if match is None:
-        return None
-    return [(match.end(), _value_end(data, match.end()))]
+    return match.end() if match is not None else -1
 
 
 def _value_end(data: bytes, start: int) -> int:

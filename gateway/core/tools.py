@@ -27,6 +27,11 @@ class Offered(NamedTuple):
     unknown: bool = False
 
 
+_OTHER_BRINGERS = frozenset(("functions", "web_search_options", "mcp_servers", "plugins", "prompt", "input"))
+_BRINGERS = _OTHER_BRINGERS | {"tools"}
+_CHAT_TOOL = frozenset(("type", "function"))
+_CHAT_FUNCTION = frozenset(("name", "description", "parameters", "strict"))
+
 NOTHING = Offered(())
 UNKNOWN = Offered((), True)
 
@@ -49,6 +54,31 @@ class _Found:
 
 def offered(document: dict[str, Any]) -> Offered:
     """What a request's document offers."""
+    if document.keys().isdisjoint(_BRINGERS):
+        return NOTHING
+    return _usual(document) or _thorough(document)
+
+
+def _usual(document: dict[str, Any]) -> Offered | None:
+    """The usual case, a list of functions as Chat Completions have them and nothing else; else None."""
+    tools = document.get("tools")
+    if type(tools) is not list or len(tools) > _MOST or not document.keys().isdisjoint(_OTHER_BRINGERS):
+        return None
+    names = []
+    for tool in tools:
+        if type(tool) is not dict or tool.keys() != _CHAT_TOOL or tool["type"] != "function":
+            return None
+        function = tool["function"]
+        if type(function) is not dict or not function.keys() <= _CHAT_FUNCTION:
+            return None
+        name = function.get("name")
+        if type(name) is not str or not name:
+            return None
+        names.append(name)
+    return Offered(tuple(names))
+
+
+def _thorough(document: dict[str, Any]) -> Offered:
     found = _Found()
     for member in ("tools", "functions", "plugins"):
         if member in document:

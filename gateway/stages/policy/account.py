@@ -12,7 +12,7 @@ from gateway.core.tools import offered
 from gateway.stages.policy.demands import Unmet, unmet
 from gateway.stages.policy.edits import edit_of
 from gateway.stages.policy.seen import Price, Seen
-from gateway.stages.policy.stage import Policies, Rule, met
+from gateway.stages.policy.stage import Policies, Rule
 
 _LISTED = ("tools", "functions")
 
@@ -26,7 +26,7 @@ def account(stage: Policies, call: Call) -> list[dict[str, Any]]:
     backends, rules = stage.bound(call)
     price = stage.price(call)
     seen = Seen(call, price)
-    met_by = [(rule, [met(condition, seen) for condition in rule.binds]) for rule in rules]
+    met_by = [(rule, [ask(seen) for ask in rule.asks]) for rule in rules]
     setting = [
         rule.policy for rule, found in met_by if rule.policy.set and any(each is not False for each in found)
     ]

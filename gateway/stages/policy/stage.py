@@ -15,7 +15,7 @@ from gateway.core.reply import Reply
 from gateway.core.route import Plan, Target
 from gateway.stages.policy.demands import Unmet, unmet
 from gateway.stages.policy.edits import edit_of
-from gateway.stages.policy.predicates import Bound, Fixed, bind
+from gateway.stages.policy.predicates import Bound, Fixed, Holds, bind
 from gateway.stages.policy.seen import Price, Seen, kind_of
 from gateway.stages.policy.watch import inside, members
 
@@ -29,44 +29,50 @@ class Rule(NamedTuple):
 
     policy: Policy
     binds: tuple[Bound, ...]
+    asks: tuple[Holds, ...]
 
     def applies(self, seen: Seen, places: Iterable[int]) -> bool:
         """Whether it holds, or may hold, towards one of these backends."""
-        return any([met(self.binds[place], seen) is not False for place in places])
+        return any([self.asks[place](seen) is not False for place in places])
 
 
-def met(condition: Bound, seen: Seen) -> bool | None:
-    """Whether a condition that may have to be asked holds; None: that can't be told."""
-    return condition(seen) if callable(condition) else condition
+def _ask(condition: Bound) -> Holds:
+    return condition if callable(condition) else lambda seen: condition
 
 
 class Compiled:
     """What is left of all policies for one caller, model, endpoint, set of tags and choice of backends.
 
-    `idle` where nothing is. `watched` and `deep` are members of the body that must not be ambiguous.
+    `idle` where nothing is. `gates` are, for each backend, the denials and their names; `grants` what may
+    allow it, None where no allowance is needed. `watched` and `deep` are members of the body that must not
+    be ambiguous.
     """
 
-    __slots__ = ("backends", "deep", "denies", "grants", "idle", "others", "price", "shadows", "watched")
+    __slots__ = ("backends", "deep", "gates", "grants", "idle", "others", "price", "shadows", "watched")
 
     def __init__(self, rules: list[Rule], backends: tuple[str, ...], price: Price | None, deny: bool) -> None:
         live = [rule for rule in rules if rule.policy.mode == "enforce"]
+        places = range(len(backends))
         self.backends = backends
         self.price = price
-        self.denies = tuple(rule for rule in live if rule.policy.deny)
-        self.grants = _grants(live, len(backends)) if deny else None
+        denials = [rule for rule in live if rule.policy.deny]
+        self.gates = tuple(
+            tuple(
+                [(rule.asks[place], rule.policy.name) for rule in denials if rule.binds[place] is not False]
+            )
+            for place in places
+        )
+        allowing = [rule for rule in live if rule.policy.allow]
+        sure = all(any(rule.binds[place] is True for rule in allowing) for place in places)
+        self.grants = None
+        if deny and not sure:
+            self.grants = tuple(tuple([rule.asks[place] for rule in allowing]) for place in places)
         self.others = tuple(rule for rule in live if rule.policy.require or rule.policy.set)
         self.shadows = tuple(rule for rule in rules if rule.policy.mode == "shadow" and not rule.policy.allow)
         watching = [rule for rule in live if not rule.policy.allow or deny]
         self.watched = frozenset(name for rule in watching for name in members(rule.policy))
         self.deep = inside(self.watched)
-        self.idle = not (self.denies or self.others or self.shadows or self.grants is not None)
-
-
-def _grants(rules: list[Rule], backends: int) -> tuple[Rule, ...] | None:
-    """Those that may allow; None where one certainly does, whatever the backend."""
-    found = tuple(rule for rule in rules if rule.policy.allow)
-    sure = [any(rule.binds[place] is True for rule in found) for place in range(backends)]
-    return None if all(sure) else found
+        self.idle = not (denials or self.others or self.shadows or self.grants is not None)
 
 
 class Policies(Stage):
@@ -134,28 +140,30 @@ class Policies(Stage):
                 fixed.names["backend"] = (backend,)
                 binds.append(bind(policy.when, fixed))
             if any(each is not False for each in binds):
-                rules.append(Rule(policy, tuple(binds)))
+                rules.append(Rule(policy, tuple(binds), tuple(map(_ask, binds))))
         return backends, rules
 
     def price(self, call: Call) -> Price | None:
-        """The dearest prices of the first target; None where nobody stated any."""
-        plan = call.plan
-        if plan is None or not plan.targets:
-            return None
-        target = plan.targets[0]
-        backend = self._backends.get(target.backend)
-        if backend is not None and backend.kind == "echo":
-            return 0, 0, 0
-        price = self._prices.find(target.model or call.model) or self._prices.find(call.alias)
-        return None if price is None else (max(price.rates[:4]), max(price.rates[4:]), price.request)
+        """The dearest prices among the targets that may be drawn; None where one has none that is known."""
+        found = []
+        for target in self._candidates(call, fallbacks=False):
+            backend = self._backends.get(target.backend)
+            price = self._prices.find(target.model or call.model) or self._prices.find(call.alias)
+            if backend is not None and backend.kind == "echo":
+                found.append((0, 0, 0))
+            elif price is None:
+                return None
+            else:
+                found.append((max(price.rates[:4]), max(price.rates[4:]), price.request))
+        return tuple(map(max, *found)) if len(found) > 1 else found[0]
 
-    def _candidates(self, call: Call) -> list[Target]:
-        """The plan's targets, then the others that its model has."""
+    def _candidates(self, call: Call, fallbacks: bool = True) -> list[Target]:
+        """The plan's targets (or its first alone), then the others that its model has."""
         plan = call.plan
-        if plan is None:
-            return [Target("")]
+        assert plan is not None and plan.targets, "route comes first"
         rule = self._models.get(plan.alias)
-        return list(dict.fromkeys((*plan.targets, *(rule.targets if rule is not None else ()))))
+        planned = plan.targets if fallbacks else plan.targets[:1]
+        return list(dict.fromkeys((*planned, *(rule.targets if rule is not None else ()))))
 
     # -- one call
 
@@ -164,32 +172,42 @@ class Policies(Stage):
         if compiled.watched:
             unambiguous(call, compiled.watched, compiled.deep)
         places = self._open(call, compiled, seen)
-        for rule in compiled.shadows:
-            if rule.policy.deny and rule.applies(seen, places):
-                self._note(call, rule.policy.name, "shadow_deny")
-        asked = [rule.policy for rule in compiled.others if rule.applies(seen, places)]
         shadows = [rule.policy for rule in compiled.shadows if rule.applies(seen, places)]
-        if any(policy.set for policy in asked):
+        if compiled.others:
+            seen = self._change(call, compiled, seen, places)
+        for policy in shadows:
+            if policy.deny:
+                self._note(call, policy.name, "shadow_deny")
+            if policy.require is not None and unmet(policy.require, seen) is not None:
+                self._note(call, policy.name, "shadow_require")
+            if any(edit_of(setting, seen) is not None for setting in policy.set):
+                self._note(call, policy.name, "shadow_set")
+
+    def _change(self, call: Call, compiled: Compiled, seen: Seen, places: list[int]) -> Seen:
+        """Settings, then demands on what would be forwarded; gives the call as it is then."""
+        asked = [rule.policy for rule in compiled.others if rule.applies(seen, places)]
+        if any([policy.set for policy in asked]):
             self._set(call, asked, seen)
             seen = Seen(call, compiled.price)
         for policy in asked:
             if policy.require is not None and (missing := unmet(policy.require, seen)) is not None:
                 self._note(call, policy.name, "require")
                 raise _lacking(policy, missing)
-        for policy in shadows:
-            if policy.require is not None and unmet(policy.require, seen) is not None:
-                self._note(call, policy.name, "shadow_require")
-            if any(edit_of(setting, seen) is not None for setting in policy.set):
-                self._note(call, policy.name, "shadow_set")
+        return seen
 
     def _open(self, call: Call, compiled: Compiled, seen: Seen) -> list[int]:
         """The places of the backends that the call may go to; its plan has no others afterwards."""
-        places, denied = [], ""
-        for place in range(len(compiled.backends)):
-            found = _refusal(compiled, place, seen)
-            if found is None:
-                places.append(place)
-            denied = denied or (found or "")
+        places, denied, grants = [], "", compiled.grants
+        for place, gates in enumerate(compiled.gates):
+            for holds, name in gates:
+                if holds(seen) is not False:
+                    denied = denied or name
+                    break
+            else:
+                if grants is None or any([allows(seen) is True for allows in grants[place]]):
+                    places.append(place)
+                else:
+                    denied = denied or DEFAULT
         if denied:
             if not (places and self._narrowed(call, {compiled.backends[place] for place in places})):
                 self._note(call, denied, "deny")
@@ -243,17 +261,6 @@ class Policies(Stage):
             call.reasons[reason] = name
         elif name not in past.split(",") and len(past) + len(name) < _MOST_NOTED:
             call.reasons[reason] = f"{past},{name}"
-
-
-def _refusal(compiled: Compiled, place: int, seen: Seen) -> str | None:
-    """The name of the policy that keeps a call from one backend."""
-    for rule in compiled.denies:
-        if met(rule.binds[place], seen) is not False:
-            return rule.policy.name
-    grants = compiled.grants
-    if grants is not None and not any(met(rule.binds[place], seen) is True for rule in grants):
-        return DEFAULT
-    return None
 
 
 def _lacking(policy: Policy, missing: Unmet) -> PolicyError:
