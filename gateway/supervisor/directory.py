@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.core.errors import LedgerError
 from gateway.core.group import Tenant, tenant_of
 from gateway.core.limit import Raise
 from gateway.core.principal import KeyEntry, entry_of
@@ -21,6 +23,7 @@ from gateway.link import protocol
 from gateway.settings.schema import Settings
 from gateway.supervisor.audit import Keeper
 from gateway.supervisor.clerk import InThread
+from gateway.supervisor.replicas import Bell, Replicas
 
 log = logging.getLogger("penstock.directory")
 
@@ -46,14 +49,18 @@ class Directory:
         settings: Settings,
         tell: Callable[[News], None],
         keeper: Keeper | None = None,
+        others: Replicas | Bell | None = None,
     ) -> None:
         self._records = records
         self._do = do
         self._settings = settings
         self._tell = tell
         self._keeper = keeper
+        self.others = others
         self._stamp = -1
         self._known: dict[str, dict[str, Any]] = {KEY: {}, TENANT: {}, RAISE: {}}
+        self._again = False
+        self._nudged: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()  # one look at a time: news go out in order
 
     # -- what there is
@@ -64,7 +71,7 @@ class Directory:
 
     def tenants(self) -> list[Tenant]:
         """All tenants; of the same name the file's counts."""
-        filed: Mapping[str, Tenant] = getattr(self._settings, "tenants", {})
+        filed = self._settings.tenants
         made = [tenant for name, tenant in self._known[TENANT].items() if name not in filed]
         return [*made, *filed.values()]
 
@@ -96,12 +103,34 @@ class Directory:
 
     async def change(self, change: Change) -> Entity:
         """Make a change and pass it on before this returns. Raises `Conflict`, `LedgerError`."""
-        entity = await self._do(lambda: self._records.change(change))
-        await self.poll()
+        async with self.others.turn() if self.others is not None else nullcontext():
+            entity = await self._do(lambda: self._records.change(change))
+            await self._news()
         return entity
 
     async def poll(self) -> None:
-        """Look for changes; to be called some times a second, and after each change made here."""
+        """Look for changes; to be called some times a second, and after changes that were made elsewhere."""
+        if self._stamp >= 0 or self.others is None:
+            await self._news()
+        # Before anybody is served, what others have revoked is asked for.
+        if self.others is not None and (await self.others.sync() or self._stamp < 0):
+            await self._news()
+
+    def nudge(self) -> None:
+        """Look at once; for the event loop's own thread. Never fails."""
+        self._again = True
+        if self._nudged is None or self._nudged.done():
+            self._nudged = asyncio.get_running_loop().create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                await self.poll()
+            except LedgerError as error:
+                log.error("what has changed can't be read; it is tried again: %s", error)
+
+    async def _news(self) -> None:
         async with self._lock:
             news = await self._look()
             if news is not None:

@@ -1,0 +1,229 @@
+"""Keys, tenants and raises of replicas that have a ledger each: told to one another through a shared store.
+
+Each replica's ledger is the truth of what it was told; the store holds the newest of everything, and a
+counter that moves with every change. Nothing depends on a message arriving: who has missed some, or was
+away, reads on from the counter it had reached. A store that comes back empty, or with an older state, has
+another era, or a lower counter: then everybody compares all again. Where two changed the same thing while
+they could not talk, `core.records.merged` says what holds, on every replica the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from gateway.core.codec import JSONError, canonical, loads
+from gateway.core.records import Conflict, Entity, Records
+from gateway.core.replication import EntityStore, Put, StoreAway
+from gateway.supervisor.clerk import InThread
+
+log = logging.getLogger("penstock.replicas")
+
+_PAGE = 100  # entities read or written in one step
+_HOLD = 2000  # milliseconds after which a dead replica's turn is over
+_PATIENCE = 3.0  # seconds to wait for another replica's turn
+_RETRY = 0.02
+_ROUNDS = 8  # rounds until what others write meanwhile can wait for the next look
+
+
+class Replicas:
+    """Keeps this replica's ledger and the shared store the same. `lost` says whether the store is away."""
+
+    def __init__(self, store: EntityStore, records: Records, do: InThread) -> None:
+        self.lost = False
+        self._store = store
+        self._records = records
+        self._do = do
+        self._era = ""
+        self._n = 0  # how far the store's changes are known here
+        self._stamp = -1  # how far ours are known there
+        self._theirs: dict[str, str] = {}  # name → hash of what stands in the store
+        self._adopted = 0
+        self._lock = asyncio.Lock()
+        self._turns = asyncio.Lock()
+
+    # -- in step
+
+    async def sync(self) -> int:
+        """Take what others changed and give what was changed here; how many were taken.
+
+        Where the store is away nothing happens, and `lost` says so.
+        """
+        async with self._lock:
+            self._adopted = 0
+            await self._tried()
+            return self._adopted
+
+    async def _tried(self) -> None:
+        try:
+            for _ in range(_ROUNDS):
+                await self._pull()
+                if await self._push():
+                    break
+        except StoreAway as error:
+            if not self.lost:
+                log.warning("keys and tenants of other replicas can't be had for now: %s", error)
+            self.lost = True
+            return
+        if self.lost:
+            log.info("keys and tenants of other replicas are known again")
+        self.lost = False
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """What is changed inside is changed by one replica at a time, on the newest state of all.
+
+        While the store is away each replica changes its own, and they agree later. Raises `Conflict` where
+        another replica keeps the turn for too long.
+        """
+        async with self._turns:
+            token = secrets.token_hex(8)
+            held = await self._held(token)
+            try:
+                if held:
+                    await self.sync()
+                yield
+                if held:
+                    await self.sync()
+            finally:
+                if held:
+                    with contextlib.suppress(StoreAway):
+                        await self._store.release(token)
+
+    async def _held(self, token: str) -> bool:
+        if self.lost:
+            return False
+        deadline = time.monotonic() + _PATIENCE
+        try:
+            while not await self._store.hold(token, _HOLD):
+                if time.monotonic() > deadline:
+                    raise Conflict("another replica is making a change and does not end; try again")
+                await asyncio.sleep(_RETRY)
+        except StoreAway:
+            return False
+        return True
+
+    # -- what others changed
+
+    async def _pull(self) -> None:
+        era, n = await self._store.look()
+        if era == self._era and n < self._n:  # others, who have seen less, shall find out too
+            await self._store.put(era, self._n, secrets.token_hex(8), ())
+            era, n = await self._store.look()
+        if era != self._era:
+            if self._era:
+                log.info("the shared store has lost something: all keys and tenants are compared")
+            self._forget(era)
+        while self._n < n:
+            page = await self._store.page(self._n, _PAGE)
+            if not page:
+                self._n = n
+                return
+            await self._adopt([(name, text) for _, name, text in page])
+            self._n = page[-1][0]
+
+    def _forget(self, era: str) -> None:
+        self._era, self._n, self._stamp = era, 0, -1
+        self._theirs.clear()
+
+    async def _adopt(self, written: Iterable[tuple[str, bytes]]) -> None:
+        entities: list[Entity] = []
+        for name, text in written:
+            self._theirs[name] = _hash(text)
+            entity = _entity(name, text)
+            if entity is not None:
+                entities.append(entity)
+        if entities:
+            self._adopted += await self._do(lambda: self._records.adopt(entities))
+
+    # -- what was changed here
+
+    async def _push(self) -> bool:
+        """False where something must be read again first."""
+        stamp, changed = await self._do(self._changed)
+        for start in range(0, len(changed), _PAGE):
+            puts = [_put(entity, self._theirs) for entity in changed[start : start + _PAGE]]
+            puts = [put for put in puts if put.seen != _hash(put.text)]
+            if puts and not await self._write(puts):
+                return False
+        self._stamp = stamp
+        return True
+
+    def _changed(self) -> tuple[int, list[Entity]]:
+        """In the ledger's thread."""
+        stamp = self._records.stamp()
+        return stamp, self._records.since(self._stamp) if stamp != self._stamp else []
+
+    async def _write(self, puts: Sequence[Put]) -> bool:
+        fresh = secrets.token_hex(8)
+        era, instead = await self._store.put(self._era, self._n, fresh, puts)
+        if not instead:
+            return False  # it has another era: `_pull` finds that
+        self._era = era
+        other: list[tuple[str, bytes]] = []
+        for put, there in zip(puts, instead, strict=True):
+            if there is None:
+                self._theirs[put.name] = _hash(put.text)
+            elif there:
+                other.append((put.name, there))
+            else:
+                self._theirs.pop(put.name, None)
+        await self._adopt(other)
+        return not any(there is not None for there in instead)
+
+
+class Bell:
+    """Replicas that share one ledger: they only tell one another when to look."""
+
+    def __init__(self, ring: Callable[[], Awaitable[None]]) -> None:
+        self.lost = False
+        self._ring = ring  # raises `StoreAway`
+
+    async def sync(self) -> int:
+        """Nothing: what others changed stands in the ledger."""
+        return 0
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Tell the others after what is changed inside; those who miss it look a little later."""
+        yield
+        with contextlib.suppress(StoreAway):
+            await self._ring()
+
+
+def _put(entity: Entity, theirs: dict[str, str]) -> Put:
+    name = f"{entity.kind}:{entity.id}"
+    said: dict[str, Any] = {
+        "version": entity.version,
+        "changed_ms": entity.changed_ms,
+        "deleted": entity.deleted,
+        "document": entity.document,
+    }
+    return Put(name, theirs.get(name, ""), canonical(said))
+
+
+def _entity(name: str, text: bytes) -> Entity | None:
+    kind, _, id = name.partition(":")
+    try:
+        said = loads(text)
+        return Entity(
+            kind,
+            id,
+            int(said["version"]),
+            dict(said["document"]),
+            int(said["changed_ms"]),
+            bool(said["deleted"]),
+        )
+    except (JSONError, KeyError, TypeError, ValueError) as error:
+        log.error("%s in the shared store can't be understood and is left out: %s", name[:128], error)
+        return None
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest()
