@@ -96,7 +96,7 @@ def _iban(text: str, start: int, end: int) -> int:
     """The length that its country has, and the checksum (ISO 13616): the remainder by 97 is 1."""
     length = _IBANS.get(text[start : start + 2].upper(), 0)
     kept = [at for at in range(start, end) if text[at].isalnum()][:length]
-    if not length or len(kept) < length or text[kept[-1] + 1 : kept[-1] + 2].isalnum():
+    if not length or len(kept) < length or text[kept[-1] + 1 : min(kept[-1] + 2, end)].isalnum():
         return 0
     letters = "".join(text[at] for at in kept).upper()
     number = "".join(str(int(c, 36)) for c in letters[4:] + letters[:4])
