@@ -141,10 +141,9 @@ def _hours(values: dict[str, Any], node: Node, reading: Reading) -> Any:
 
 def _range(scale: int = 1) -> Callable[[dict[str, Any], Node, Reading], Any]:
     def finish(values: dict[str, Any], node: Node, reading: Reading) -> Any:
-        if not node.value.keys() & {"above", "below"}:
+        if not node.value:
             reading.fault(node, "says nothing: give above, below or both")
-            return INVALID
-        if node.value.keys() - values.keys():
+        if not node.value or node.value.keys() - values.keys():
             return INVALID
         above, below = (
             None if name not in values else round(values[name] * scale) if scale > 1 else values[name]
@@ -158,11 +157,22 @@ def _range(scale: int = 1) -> Callable[[dict[str, Any], Node, Reading], Any]:
     return finish
 
 
+class _Measure(Table):
+    """A table that a number alone can't stand for."""
+
+    def read(self, node: Node, reading: Reading) -> Any:
+        if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+            told = f"must say which side: {{ above = {node.value} }} or {{ below = {node.value} }}"
+            reading.fault(node, told)
+            return INVALID
+        return super().read(node, reading)
+
+
 def measure(name: str, most: float = 1e15, scale: int = 1) -> Table:
     """`{ above = …, below = … }`, both without the number itself."""
     number = Number(most=most)
     fields = {"above": Field(number, "more than this"), "below": Field(number, "less than this")}
-    return Table(name, Range, fields, finish=_range(scale))
+    return _Measure(name, Range, fields, finish=_range(scale))
 
 
 _LEVEL = Text(pattern="[a-z][a-z0-9_-]*", meaning="the name of a level in small letters", most=64)

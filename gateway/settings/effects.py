@@ -111,7 +111,7 @@ REQUIRE = Table(
             '"none", "constrained", or { only = ["search_*"], strict = true }',
         ),
         "tool_choice": Field(Patterns(), 'what tool_choice may be: ["auto", "none"]; absent is "auto"'),
-        "tags": Field(Patterns(listed="tags"), "the call has such a tag"),
+        "tags": Field(Patterns(each=_GLOB), "the call has such a tag"),
         "stream": Field(Flag(), "true: only streamed; false: never"),
         **{name: Field(_PRESENT, f"{name} is stated") for name in _STATED},
     },

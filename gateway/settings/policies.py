@@ -32,7 +32,9 @@ def _policy(values: dict[str, Any], node: Node, reading: Reading) -> Any:
     if values.get("name") == DEFAULT:
         reading.fault(node.value["name"], f"{quote(DEFAULT)} stands for [access] default in metrics and logs")
         return INVALID
-    return INVALID if not given or node.value.keys() - values.keys() else Policy(**values)
+    if not given or "name" not in values or node.value.keys() - values.keys():
+        return INVALID
+    return Policy(**values)
 
 
 POLICY = Table(
