@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _keys, _usage, _audit):
+    for add in (_serve, _check, _explain, _keys, _usage, _audit, _captures):
         add(commands)
     return top
 
@@ -160,3 +160,24 @@ def _audit(commands: Commands[argparse.ArgumentParser]) -> None:
         parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
     for parser in (show, prove, copy):
         parser.add_argument("--chain", default="", metavar="NAME", help="only this chain: one replica's")
+
+
+def _captures(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "show texts of calls that tenants wanted to be kept"
+    group = commands.add_parser("captures", help=what, description=f"{what.capitalize()}.", epilog=_EXIT)
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = _command(actions, "list", "list captures, the newest first")
+    show.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="at most so many; default: %(default)s"
+    )
+    copy = _command(actions, "export", "print captures as JSON lines, the newest first")
+    for parser in (show, copy):
+        parser.add_argument("--tenant", default="", metavar="NAME", help="only this tenant's")
+        parser.add_argument(
+            "--since", metavar="DATE", help='from this date or date-time on (UTC), or "7d" ago'
+        )
+        parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
+    one = _command(actions, "show", "show the texts of one call")
+    one.add_argument("id", metavar="ID", help="the call's id, as in x-request-id and the ledger")
+    forget = _command(actions, "forget", "remove all that was kept of a tenant")
+    forget.add_argument("tenant", metavar="TENANT", help="whose")
