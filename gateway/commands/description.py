@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.commands.output import Refused
-from gateway.core.limit import MICROS, LimitRule
+from gateway.core.limit import MICROS, UNITS, LimitRule
 from gateway.core.notice import Listener
 from gateway.core.policy import Policy
 from gateway.core.ports import Stage
@@ -112,6 +112,9 @@ def limit(rule: LimitRule) -> dict[str, Any]:
         "match": rule.match,
         rule.unit: amount,
         "per": per,
+        "zone": rule.zone if rule.calendar else None,
+        "burst": rule.burst or None,
+        "warn": rule.warn,
         "mode": rule.mode,
     }
 
@@ -128,13 +131,13 @@ def policy(each: Policy) -> dict[str, Any]:
 
 def words(rule: dict[str, Any]) -> str:
     """A limit in one line."""
-    unit = next(name for name in ("requests", "tokens", "usd", "concurrent") if name in rule)
-    amount = (
-        f"{rule[unit]:,g} {'USD' if unit == 'usd' else unit}" if unit == "usd" else f"{rule[unit]:,} {unit}"
-    )
+    unit = next(name for name in UNITS if name in rule)
+    amount = f"{rule[unit]:,g} USD" if unit == "usd" else f"{rule[unit]:,} {unit.replace('_', ' ')}"
     per = f" per {rule['per']}" if rule["per"] else ""
+    zone = f" ({rule['zone']})" if rule["zone"] not in (None, "UTC") else ""
+    burst = f", {rule['burst']:,} at once" if rule["burst"] else ""
     shadow = "  (shadow: refuses nothing)" if rule["mode"] == "shadow" else ""
-    return f"{amount}{per}{shadow}"
+    return f"{amount}{per}{zone}{burst}{shadow}"
 
 
 def shown(item: dict[str, Any]) -> str:

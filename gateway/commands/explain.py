@@ -48,8 +48,8 @@ def _print(told: dict[str, Any]) -> None:
     say_table(("model", "targets", "fallback"), [_row(rule) for rule in told["models"]])
     if told["limits"]:
         print()
-        limits = [(" + ".join(rule["scope"]), rule["match"], words(rule)) for rule in told["limits"]]
-        say_table(("limit for each", "match", "amount"), limits)
+        limits = [(" + ".join(r["scope"]), r["match"], words(r), r["id"]) for r in told["limits"]]
+        say_table(("limit for each", "match", "amount", "id"), limits)
     if told["policies"] or told["access"]["default"] == "deny":
         print()
         rows = [(p["name"], p["effect"], p["mode"], ", ".join(p["looks_at"])) for p in told["policies"]]

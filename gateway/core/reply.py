@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.call import Headers
+from gateway.core.usage import Usage
 
 
 class Sink(Protocol):
@@ -46,6 +48,13 @@ class Tap(Protocol):
 
     def finish(self) -> bytes:
         """The stream has ended: what was still held back."""
+
+    def watch(self, look: Callable[[int, Usage | None], None]) -> None:
+        """Have `look` told, every few KiB, how many bytes of text have come, and a usage stated so far.
+
+        What it raises ends the stream. Text is counted until usage is stated. To be called before the first
+        piece; a tap that can't tell does not.
+        """
 
     def keep_text(self) -> None:
         """Gather what is generated in any case, not only until usage has come; before the first piece."""

@@ -18,6 +18,7 @@ from gateway.core.usage import Usage, from_openai
 HOLD = 64 * 1024  # bytes of one frame that are held: a longer one passes, and only its end is looked at
 TAIL = 16 * 1024
 MAX_KEPT = 8 * 1024  # bytes of frames kept before they are looked through
+WATCHED = 2 * 1024  # the same where somebody wants to know how much has come
 LAST = 4 * 1024  # bytes of the stream's end in which its outcome is looked for
 MAX_TEXT = 256 * 1024  # bytes of generated text kept for counting
 
@@ -56,8 +57,8 @@ class StreamTap:
     """
 
     __slots__ = (
-        "_clock", "_cut", "_gather", "_held", "_hide", "_kept", "_last", "_passed", "_scanned", "_size",
-        "_texts", "_written", "first_token", "usage",
+        "_clock", "_cut", "_gather", "_held", "_hide", "_kept", "_last", "_look_in", "_most", "_passed",
+        "_scanned", "_size", "_texts", "_written", "first_token", "usage",
     )  # fmt: skip
 
     CONTENT: re.Pattern[bytes]  # a frame with generated content
@@ -76,6 +77,8 @@ class StreamTap:
         self._cut = False  # its beginning was too long to be kept
         self._kept: list[bytes] = []
         self._size = 0
+        self._most = MAX_KEPT  # bytes kept before they are looked through
+        self._look_in: Callable[[int, Usage | None], None] | None = None
         self._texts: list[bytes] = []
         self._written = 0
         self._last = b""  # the end of what was looked through
@@ -83,6 +86,11 @@ class StreamTap:
     def keep_text(self) -> None:
         """Gather the text in any case, not only as long as no usage has come."""
         self._gather = True
+
+    def watch(self, look: Callable[[int, Usage | None], None]) -> None:
+        """Have somebody look in every `WATCHED` bytes or so: see `core.reply.Tap`."""
+        self._look_in = look
+        self._most = WATCHED
 
     # -- the stream
 
@@ -97,8 +105,8 @@ class StreamTap:
         self._size += len(data)
         if not self.first_token and self.CONTENT.search(data) is not None:
             self.first_token = self._clock()
-        if self._size > MAX_KEPT:
-            self._digest()
+        if self._size > self._most:
+            self._enough()
         return data
 
     def finish(self) -> bytes:
@@ -155,8 +163,8 @@ class StreamTap:
         self._size += len(frame)
         if not self.first_token and self.CONTENT.search(frame) is not None:
             self.first_token = self._clock()
-        if self._size > MAX_KEPT:
-            self._digest()
+        if self._size > self._most:
+            self._enough()
 
     def _read(self, frame: bytes) -> bool:
         """Take the usage out of a frame that may have one."""
@@ -182,6 +190,11 @@ class StreamTap:
         return False
 
     # -- what is only looked at when there is much of it, or when somebody asks
+
+    def _enough(self) -> None:
+        self._digest()
+        if self._look_in is not None:
+            self._look_in(self._written, self.usage)
 
     def _digest(self) -> None:
         """Look through the kept frames, and keep their text alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from gateway.core.stream import TAIL, StreamTap, last_usage, texts
@@ -70,6 +71,9 @@ class TailTap:
         self.first_token = 0.0
         self.text = b""
         self.done = self.error = False
+
+    def watch(self, look: Callable[[int, Usage | None], None]) -> None:
+        """Of such a body nobody knows before its end how much has come."""
 
     def keep_text(self) -> None:
         """Such a body is too long to be kept."""

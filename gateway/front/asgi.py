@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.call import Call
 from gateway.core.codec import event
-from gateway.core.errors import CallerError, FaultError, GatewayError, UpstreamError
+from gateway.core.errors import CallerError, FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
 from gateway.front.fields import PASS, kind_of
@@ -214,7 +214,7 @@ class AsgiConversation:
                     await self._piece(piece)
             await self._piece(await filters.finish(), more=False)
             call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
-        except UpstreamError as error:
+        except GatewayError as error:  # the upstream broke, or a stage ends it
             call.outcome, call.code = "truncated", error.code
             if not reply.event_stream:
                 # The server cuts the connection: the client must see that this is not all.

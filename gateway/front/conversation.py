@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING
 
 from gateway.core.call import Call
-from gateway.core.errors import FaultError, GatewayError, UpstreamError
+from gateway.core.errors import FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front.head import BODYLESS, render
 from gateway.front.stream import Stream
@@ -144,7 +144,7 @@ class Conversation:
             rest = await stream.rest()
             self._settle()
             stream.end(rest)
-        except UpstreamError as error:
+        except GatewayError as error:  # the upstream broke, or a stage ends it
             self._break_off(stream, error)
         finally:
             source.close()

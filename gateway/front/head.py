@@ -43,6 +43,8 @@ def reasons(call: Call) -> bytes:
             block = plan.shown[call.model] = _reasons(call.revision, target, call.model, plan.reason)
         return block
     reason = call.reasons.get("route") or (plan.reason if plan is not None else call.code)
+    if "limits" in call.reasons:
+        reason += f";limits:{call.reasons['limits']}"
     return _reasons(call.revision, target, call.model, reason)
 
 

@@ -109,7 +109,7 @@ WORKER_COUNTERS = {
     "limits": Series(
         "penstock_limit_decisions",
         "counter",
-        "Calls a limit refused, would have refused (shadow) or could not check (unchecked).",
+        "Calls a limit refused, would have (shadow), did not check, cut, or saw no price of (unpriced).",
         ("limit", "decision"),
     ),
     "policies": Series(

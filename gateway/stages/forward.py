@@ -64,6 +64,9 @@ class Forward(Stage):
         if reply.source is not None:
             call.memo["tap"] = reply.tap
             call.memo["source"] = reply.source
+            growth = call.memo.get("growth")
+            if growth is not None and reply.tap is not None:
+                reply.tap.watch(growth.look)
             return reply
         call.replied = time.monotonic()
         call.cost = of_call(call, self._backends, self._prices)

@@ -151,11 +151,11 @@ def test_what_is_told_is_how_the_leases_say_a_bucket_stands(
 ) -> None:
     stage = limits(*(LimitRule(f"t{n}", ("key",), "tokens", amount, 59.5) for n in range(rules)))
     made = chat()
-    compiled = stage._compiled(made.principal, made)  # type: ignore[arg-type]
-    for bucket in compiled.buckets:
+    terms = stage._compiler.compile(made.principal, made, {}, "")  # type: ignore[arg-type]
+    for bucket in terms.buckets:
         bucket.left, bucket.free = left, free
-    stage._decide(made, compiled, (), Hold(0, 0))
-    _, remaining, reset = stage._leases.standing(compiled.buckets[0])  # type: ignore[misc]
+    stage._keep(made, terms, None, Hold(0, 0))
+    _, remaining, reset = stage._leases.standing(terms.buckets[0])  # type: ignore[misc]
     assert told(made) == {
         b"x-ratelimit-limit-tokens": b"%d" % amount,
         b"x-ratelimit-remaining-tokens": b"%d" % remaining,
@@ -225,7 +225,7 @@ def test_a_model_without_a_price_holds_no_money_and_says_so() -> None:
     made = chat()
     run(lambda: stage.admit(made))
     assert made.hold is not None and made.hold.micros == 0
-    assert made.reasons == {"price": "unknown"}
+    assert made.reasons == {"price": "unknown", "limits": "unpriced"}
 
 
 def test_calls_at_once_are_counted_and_let_go() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.core.stream import StreamTap
 from gateway.core.usage import Usage
 from gateway.net.decode import Decoder
@@ -15,6 +17,10 @@ class InflatingTap:
     def __init__(self, inner: StreamTap, encoding: str) -> None:
         self.inner = inner
         self._decoder = Decoder(encoding, _MOST)
+
+    def watch(self, look: Callable[[int, Usage | None], None]) -> None:
+        """See `core.reply.Tap`."""
+        self.inner.watch(look)
 
     def keep_text(self) -> None:
         """See `core.reply.Tap`."""

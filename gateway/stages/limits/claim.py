@@ -1,0 +1,186 @@
+"""What a call may use, as it is reserved: its prompt, and as much of an answer as is wise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.core.amend import Draft
+from gateway.core.call import Call
+from gateway.core.cost import SCALE
+from gateway.core.prompt import Prompt, density, measure
+from gateway.core.tokens import estimate
+from gateway.stages.limits.habit import ENOUGH
+from gateway.stages.limits.terms import OUTPUT, TOKENS, USD, Terms
+
+DEFAULT_OUTPUT = 1024  # tokens of an answer whose length nobody bounds and nobody has learned yet
+PLENTY = 8  # a claim is small where so many of it would fit into what is left
+_UNLEARNED = 2  # the part of what is left that a call may claim before anything is known about its answers
+
+_MOST_OUTPUT = 1 << 31
+_MOST_ANSWERS = 128
+_LEAST_BOUND = 16  # tokens; some providers take no smaller bound
+_GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
+_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+# How much is claimed: first all that the call could use, which costs nobody anything while that is little
+# beside what is left; then what it is likely to use, and a part of what is left; then only the former.
+_ALL, _PART, _LEAST = range(3)
+
+
+class Claim:
+    """One call's. `input` and `output` are tokens; `most` is the longest answer there can be (0: not known).
+
+    `stated`: the caller bounds the answer, so the gateway can bound it further. `bound` is the longest the
+    provider is asked for, 0 where the caller's word was left as it is.
+    """
+
+    __slots__ = ("answers", "bound", "input", "level", "most", "output", "prompt", "stated", "terms")
+
+    def __init__(self, call: Call, terms: Terms) -> None:
+        document: dict[str, Any] = call.document  # type: ignore[assignment]
+        self.terms = terms
+        self.level = _ALL
+        self.prompt: Prompt | None = None
+        self.answers = 1
+        self.most = self.bound = self.output = 0
+        self.stated = False
+        if terms.measured:
+            self.prompt = prompt = measure(call.body, document, call.model)
+            self.input = max(prompt.most, self._learned(prompt))
+        else:
+            self.input = estimate(call.body, document)
+        if call.endpoint in _GENERATING:
+            self._answer(document)
+
+    def _answer(self, document: dict[str, Any]) -> None:
+        most = 0
+        for name in _BOUNDS:
+            if name in document:
+                given = document[name]
+                if type(given) is int and given > most:
+                    most = given
+        self.stated = most > 0
+        cap = self.terms.cap
+        if cap and (not most or cap < most):
+            most = cap
+        for name in ("n", "best_of"):
+            if name in document:
+                answers = document[name]
+                if type(answers) is int and answers > self.answers:
+                    self.answers = min(answers, _MOST_ANSWERS)
+        self.most = min(most, _MOST_OUTPUT) * self.answers
+        self.output = self.most or (self.terms.usual() or DEFAULT_OUTPUT) * self.answers
+
+    @property
+    def tokens(self) -> int:
+        """In all."""
+        return self.input + self.output
+
+    def micros(self) -> int:
+        """The most they can cost, in micro-dollars, rounded up."""
+        dearest_in, dearest_out, request = self.terms.rates
+        return request - (-(self.input * dearest_in + self.output * dearest_out) // SCALE)
+
+    def plenty(self, amounts: tuple[int, ...]) -> bool:
+        """Whether what it takes is little beside what is left, as far as is known here."""
+        for bucket, unit in self.terms.measured:
+            if amounts[unit] * PLENTY > bucket.left + bucket.free:
+                return False
+        return True
+
+    # -- less
+
+    def moderate(self, call: Call) -> None:
+        """Claim a part of what is left, as it is known here, and what is likely to be used at least."""
+        assert self.prompt is not None, "only a claim that is measured is ever too large"
+        self.level = _PART
+        self.input = min(self.input, self._likely(self.prompt, call.body))
+        self.output = self._part(call)
+
+    def less(self, call: Call) -> bool:
+        """Claim less, if less could do; False where it already is the least."""
+        before = (self.input, self.output)
+        if self.level == _ALL:
+            self.moderate(call)
+            if (self.input, self.output) != before:
+                return True
+        self.level = _LEAST
+        self.output = self._least(call)
+        return (self.input, self.output) != before
+
+    def _likely(self, prompt: Prompt, body: bytes) -> int:
+        habit = self.terms.habits[0]
+        if habit.seen >= ENOUGH and habit.density:
+            return self._learned(prompt)
+        return max(prompt.at(density(body)), self._learned(prompt))
+
+    def _learned(self, prompt: Prompt) -> int:
+        habit = self.terms.habits[0]
+        return prompt.at(habit.density) + habit.overhead
+
+    def _least(self, call: Call) -> int:
+        """The usual length; never so little that a provider would not take it as a bound."""
+        likely = (self.terms.usual() or DEFAULT_OUTPUT) * self.answers
+        if not self.most:
+            return likely
+        return min(max(likely, self._floor(call)), self.most)
+
+    def _floor(self, call: Call) -> int:
+        """The smallest bound there can be: a thinking budget must lie below it (Anthropic's `thinking`)."""
+        thinking = call.document.get("thinking")  # type: ignore[union-attr]
+        budget = thinking.get("budget_tokens") if type(thinking) is dict else None
+        least = budget + _LEAST_BOUND if type(budget) is int and budget > 0 else _LEAST_BOUND
+        return least * self.answers
+
+    def _part(self, call: Call) -> int:
+        """The usual length or a part of what is left, whichever is more; the caller's bound at most."""
+        least = self._least(call)
+        if not self.stated:
+            return least
+        share = PLENTY if self.terms.usual() else _UNLEARNED
+        room = min(
+            [self._room(bucket.left + bucket.free, unit, share) for bucket, unit in self.terms.measured]
+        )
+        return max(min(self.most, room) // self.answers * self.answers, least)
+
+    def _room(self, left: int, unit: int, share: int) -> int:
+        """Tokens of an answer that a part of what is left of a unit would do for."""
+        part = left // share
+        if unit == TOKENS:
+            return part - self.input
+        if unit == OUTPUT:
+            return part
+        rates = self.terms.rates
+        if unit == USD and rates.output:
+            return ((part - rates.request) * SCALE - self.input * rates.input) // rates.output
+        return _MOST_OUTPUT
+
+    # -- afterwards
+
+    def restrain(self, call: Call) -> None:
+        """Ask the provider for no more than is held."""
+        if not self.stated or self.output >= self.most:
+            return
+        self.bound = self.output // self.answers
+        draft = Draft(call)
+        for name in _BOUNDS:
+            given = draft.document.get(name)
+            if type(given) is int and given > self.bound:
+                draft.put(name, self.bound)
+        before = call.reasons.get("limits")
+        call.reasons["limits"] = f"{before},bounded" if before else "bounded"
+
+    def learn(self, input: int, output: int) -> None:
+        """What the call has used."""
+        habits = self.terms.habits
+        each = output // self.answers
+        if self.bound and each >= self.bound:  # cut short: nobody knows how long it would have been
+            each = min(2 * each, self.most // self.answers)
+        own = habits[0]
+        own.observe(each)
+        if own.seen < 64 or not own.seen & 15:
+            for habit in habits[1:]:
+                habit.observe(each)
+        prompt = self.prompt
+        if prompt is not None and not prompt.attached:
+            own.prompted(prompt.size, input)

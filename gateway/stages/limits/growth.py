@@ -1,0 +1,105 @@
+"""A stream that may outgrow what its call holds: topped up while it runs, ended where nothing is left."""
+
+from __future__ import annotations
+
+from gateway.core.call import Call
+from gateway.core.cost import SCALE
+from gateway.core.limit import Bucket, Denial, Hold
+from gateway.core.ports import Leases
+from gateway.core.usage import Usage
+from gateway.stages.limits.claim import Claim
+from gateway.stages.limits.refusal import cut
+from gateway.stages.limits.terms import USD
+
+_DENSITY = 0.35  # tokens per byte of generated text, until it is learned: prose has 0.25
+_DENSEST = 4.0
+_AHEAD = 256  # tokens that are to be held beyond what has come
+_STEP = 512  # tokens: a top-up is at least so much, where so much is left
+_SMALLEST = 32
+_LEARNED = 2048  # bytes of text: from a shorter one nothing is learned
+
+
+class Growth:
+    """Looked in on by the tap each time some KiB of the stream have passed."""
+
+    __slots__ = ("_call", "_claim", "_counts", "_denial", "_hold", "_leases", "_waiting", "text")
+
+    def __init__(
+        self, call: Call, hold: Hold, claim: Claim, leases: Leases, counts: dict[tuple[str, ...], float]
+    ) -> None:
+        self._call = call
+        self._hold = hold
+        self._claim = claim
+        self._leases = leases
+        self._counts = counts
+        self._denial: Denial | None = None
+        self._waiting = False  # for the authority
+        self.text = 0  # bytes of it that had come when last looked at
+
+    def look(self, text: int, usage: Usage | None) -> None:
+        """So many bytes of text have come, and perhaps a count so far.
+
+        Raises `PolicyError` where that is more than is held and there is no more to be had.
+        """
+        self.text = text
+        density = min(max(_DENSITY, self._claim.terms.habits[0].written), _DENSEST)
+        come = max(int(text * density), usage.output_total if usage is not None else 0)
+        hold = self._hold
+        if come + _AHEAD <= hold.output or self._waiting:
+            return
+        denial = self._denial  # said after the last look
+        if denial is None or come < hold.output:
+            denial = self._ask(self._step(come))
+        if denial is not None and come >= hold.output:
+            raise self._end(denial)
+
+    def _step(self, come: int) -> int:
+        held, most = self._hold.output, self._claim.most
+        step = max(_STEP, held >> 1, come - held)
+        return min(step, most - held) if come < held < most else step
+
+    def _ask(self, step: int) -> Denial | None:
+        """Ask for more, for less where that is refused; the refusal, if there is one already."""
+        denial = self._more(step)
+        while denial is not None and step > _SMALLEST:
+            step >>= 2
+            denial = self._more(step)
+        return denial
+
+    def _more(self, tokens: int) -> Denial | None:
+        rate = self._claim.terms.rates.output
+        micros = -(-tokens * rate // SCALE)
+        charges: list[tuple[Bucket, int]] = []
+        for bucket, unit in self._claim.terms.growing:
+            amount = micros if unit == USD else tokens
+            if amount:
+                charges.append((bucket, amount))
+        self._waiting, self._denial = True, None
+        said: list[Denial] = []
+
+        def answered(denial: Denial | None) -> None:
+            self._waiting = False
+            if denial is None:
+                hold = self._hold
+                hold.tokens += tokens
+                hold.output += tokens
+                hold.micros += micros
+            else:
+                self._denial = denial
+                said.append(denial)
+
+        self._leases.top_up(self._hold, tuple(charges), answered)
+        return said[0] if said else None
+
+    def _end(self, denial: Denial) -> Exception:
+        counted = ("limits", denial.rule.id, "cut")
+        self._counts[counted] = self._counts.get(counted, 0) + 1
+        reasons = self._call.reasons
+        reasons["limits"] = f"{reasons['limits']},cut" if "limits" in reasons else "cut"
+        self._call.reasons["limit"] = denial.rule.id
+        return cut(denial)
+
+    def learn(self, output: int) -> None:
+        """The answer is over, and the provider says how long it was."""
+        if self.text >= _LEARNED:
+            self._claim.terms.habits[0].wrote(self.text + _LEARNED, output)

@@ -1,0 +1,91 @@
+"""What a refused caller is told: which limit, what is left of it, and when to come back."""
+
+from __future__ import annotations
+
+from gateway.core.errors import PolicyError
+from gateway.core.limit import Bucket, Denial, LimitRule
+from gateway.stages.limits.told import up
+
+Charges = tuple[tuple[Bucket, int], ...]
+
+_CODES = {"usd": "policy_budget_exceeded", "concurrent": "policy_concurrency_limited"}
+_TOLD = ("requests", "tokens")  # units whose x-ratelimit-* stand on every answer
+
+
+def code(rule: LimitRule) -> str:
+    """The error code of a refusal by this rule."""
+    return _CODES.get(rule.unit, "policy_rate_limited")
+
+
+def refused(denial: Denial, charges: Charges, wire: bytes) -> PolicyError:
+    """For a call that has not been sent. `wire` are its x-ratelimit-* headers."""
+    rule = denial.rule
+    needed = next((n for bucket, n in charges if bucket.rule is rule and bucket.value == denial.value), 1)
+    message = f"{_named(rule)} leaves no room: {_amount(rule, denial.remaining)} left, "
+    message += f"{_amount(rule, needed)} needed. "
+    retry_after: float | None = max(denial.retry_after, 1.0)
+    if needed > _largest(rule):
+        message += "This call is larger than the limit itself; ask for fewer tokens."
+        retry_after = None
+    else:
+        message += f"Try again in {up(retry_after)} s."  # type: ignore[arg-type]
+    pairs = [line.partition(b": ") for line in wire.splitlines()]
+    headers = tuple([(name, value) for name, _, value in pairs]) + _headers(denial)
+    return PolicyError(message, status=429, code=code(rule), retry_after=retry_after, headers=headers)
+
+
+def cut(denial: Denial) -> PolicyError:
+    """For a call that is being answered, and has outgrown what is left."""
+    rule = denial.rule
+    message = f"{_named(rule)} was reached while this answer was streaming; what came so far is charged. "
+    message += f"Try again in {up(max(denial.retry_after, 1.0))} s."
+    return PolicyError(message, status=429, code=code(rule), retry_after=max(denial.retry_after, 1.0))
+
+
+def unpriced(rule: LimitRule, model: str) -> PolicyError:
+    """For a call whose cost nobody knows, under a limit of money that lets no such call pass."""
+    message = (
+        f"The model `{model[:128]}` has no price here, and the limit {rule.id} lets no call without one "
+    )
+    return PolicyError(message + "pass: its cost could not be counted.", code="policy_model_unpriced")
+
+
+def _largest(rule: LimitRule) -> int:
+    return rule.burst or rule.amount
+
+
+def _named(rule: LimitRule) -> str:
+    amount = f"limit {rule.id} of {_amount(rule, rule.amount)}{_window(rule)}"
+    scope = "/".join(rule.scope)
+    return f"The gateway's {amount}" if scope == "global" else f"The {amount} per {scope}"
+
+
+def _amount(rule: LimitRule, amount: int) -> str:
+    if rule.unit == "usd":
+        return f"${_dollars(amount)}"
+    if rule.unit == "concurrent":
+        return f"{amount} calls at once"
+    return f"{amount} {rule.unit.replace('_', ' ')}"
+
+
+def _dollars(micros: int) -> str:
+    return f"{micros / 1e6:.6f}".rstrip("0").rstrip(".")
+
+
+def _window(rule: LimitRule) -> str:
+    if rule.calendar:
+        zone = f" ({rule.zone})" if rule.zone != "UTC" else ""
+        return f" per calendar {rule.calendar}{zone}"
+    return f" in {rule.seconds:g} s" if rule.seconds else ""
+
+
+def _headers(denial: Denial) -> tuple[tuple[bytes, bytes], ...]:
+    """x-ratelimit-* of the rule that refused, where its unit is not told with every answer."""
+    rule = denial.rule
+    if rule.unit in _TOLD:
+        return ()
+    show = _dollars if rule.unit == "usd" else str
+    told = {"limit": show(rule.amount), "remaining": show(max(denial.remaining, 0))}
+    told |= {"reset": f"{up(max(denial.retry_after, 0.0))}s"} if rule.unit != "concurrent" else {}
+    unit = rule.unit.replace("_", "-")
+    return tuple([(f"x-ratelimit-{what}-{unit}".encode(), value.encode()) for what, value in told.items()])

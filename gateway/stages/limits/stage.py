@@ -1,0 +1,167 @@
+"""May they, now? A reservation before the call, what was really used after it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from gateway.core.call import Call
+from gateway.core.limit import Bucket, Denial, Hold
+from gateway.core.parts import Parts
+from gateway.core.ports import Stage
+from gateway.core.principal import Principal
+from gateway.core.reply import Reply
+from gateway.core.usage import PROVIDER, UNKNOWN
+from gateway.stages.limits.claim import Claim
+from gateway.stages.limits.growth import Growth
+from gateway.stages.limits.refusal import refused, unpriced
+from gateway.stages.limits.terms import Compiler, Terms
+from gateway.stages.limits.told import wire
+
+Charges = tuple[tuple[Bucket, int], ...]
+
+
+class Limits(Stage):
+    """Holds what a call may use, and settles it: requests, tokens, money, calls at once.
+
+    Money is reserved by the dearest prices of the plan's targets; where nobody stated one it is 0,
+    and the call says so (`reasons["price"]`). A rule over `backend` counts for the plan's first one.
+    """
+
+    def __init__(self, options: Any, parts: Parts) -> None:
+        self._leases = parts.leases
+        self._counts = parts.counts
+        self._compiler = Compiler(parts)
+        self._tagged = self._compiler.tagged
+
+    def admit(self, call: Call) -> Reply | Awaitable[None] | None:  # type: ignore[override]
+        """Reserve; an awaitable only where the authority has to be asked. Raises `PolicyError` (429, 403)."""
+        principal, plan, model = call.principal, call.plan, call.model
+        assert principal is not None and plan is not None, "auth and route come first"
+        if len(model) > 128:
+            model = model[:128]
+        name: Any = (model, plan.targets[0].backend)
+        if self._tagged:
+            name = (*name, call.tags)
+        seen = principal.memo.get("limits")
+        known = seen[1] if seen is not None and seen[0] is self else self._forget(principal)
+        terms = known.get(name)
+        if terms is None or terms.plan is not plan:
+            terms = self._compiler.compile(principal, call, known, name)
+        if model and not terms.priced:
+            call.reasons["price"] = "unknown"
+        if terms.unpriced and model:
+            self._unpriced(call, terms)
+        if not model or call.document is None:
+            return self._unmeasured(call, terms)
+        claim = Claim(call, terms)
+        if not terms.buckets:
+            call.hold = Hold(claim.tokens, claim.micros())
+            return None
+        amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
+        if terms.measured and not claim.plenty(amounts):
+            claim.moderate(call)
+            amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
+        charges = tuple(zip(terms.buckets, terms.amounts(amounts), strict=False))
+        taken = self._leases.try_take(charges, amounts[1], amounts[2])
+        if type(taken) is Hold:
+            taken.output = claim.output
+            self._keep(call, terms, claim, taken)
+            return None
+        return self._haggle(call, terms, claim, charges, taken)
+
+    def _forget(self, principal: Principal) -> dict[object, Terms]:
+        """What was compiled for another revision's rules."""
+        known: dict[object, Terms] = {}
+        principal.memo["limits"] = (self, known)
+        return known
+
+    def _unpriced(self, call: Call, terms: Terms) -> None:
+        for rule in terms.unpriced:
+            counted = ("limits", rule.id, "unpriced")
+            self._counts[counted] = self._counts.get(counted, 0) + 1
+        call.reasons["limits"] = "unpriced"
+        if terms.barred is not None:
+            call.reasons["limit"] = terms.barred.id
+            raise unpriced(terms.barred, call.model)
+
+    def _unmeasured(self, call: Call, terms: Terms) -> Awaitable[None] | None:
+        """A call that nobody can say anything of beforehand but that it is one."""
+        charges = tuple(zip(terms.buckets, terms.amounts((1, 0, 0, 1, 0, 0)), strict=False))
+        taken = self._leases.try_take(charges) if charges else Hold(0, 0)
+        if not isinstance(taken, Hold):
+            return self._haggle(call, terms, None, charges, taken)
+        self._keep(call, terms, None, taken)
+        return None
+
+    # -- where the first claim did not fit
+
+    def _haggle(
+        self, call: Call, terms: Terms, claim: Claim | None, charges: Charges, taken: Hold | Denial | None
+    ) -> Awaitable[None] | None:
+        """Claim less, as long as less could do; an awaitable where the authority has to be asked."""
+        while isinstance(taken, Denial):
+            charges = self._reduced(call, terms, claim, charges, taken)
+            taken = self._leases.try_take(charges, *_held(claim))
+        if taken is None:
+            return self._ask(call, terms, claim, charges)
+        self._keep(call, terms, claim, taken)
+        return None
+
+    async def _ask(self, call: Call, terms: Terms, claim: Claim | None, charges: Charges) -> None:
+        taken = await self._leases.take(charges, *_held(claim))
+        while isinstance(taken, Denial):
+            charges = self._reduced(call, terms, claim, charges, taken)
+            taken = await self._leases.take(charges, *_held(claim))
+        self._keep(call, terms, claim, taken)
+
+    def _reduced(
+        self, call: Call, terms: Terms, claim: Claim | None, charges: Charges, denial: Denial
+    ) -> Charges:
+        """The charges of a smaller claim. Raises `PolicyError` where there is none."""
+        unit = denial.rule.unit
+        if claim is not None and unit not in ("requests", "concurrent") and claim.less(call):
+            amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
+            return tuple(zip(terms.buckets, terms.amounts(amounts), strict=False))
+        counted = ("limits", denial.rule.id, "refused")
+        self._counts[counted] = self._counts.get(counted, 0) + 1
+        call.reasons["limit"] = denial.rule.id
+        raise refused(denial, charges, wire(terms.shown))
+
+    # -- the hold
+
+    def _keep(self, call: Call, terms: Terms, claim: Claim | None, hold: Hold) -> None:
+        """Keep the hold, have the answer stay within it, and tell how the limits stand."""
+        call.hold = hold
+        if terms.shown:
+            call.memo["ratelimit"] = wire(terms.shown)
+        if claim is None or not terms.measured:
+            return
+        call.memo["claim"] = claim
+        hold.output = claim.output
+        if claim.output < claim.most or not claim.most:
+            claim.restrain(call)
+            if call.stream and terms.growing:
+                call.memo["growth"] = Growth(call, hold, claim, self._leases, self._counts)
+
+    def settle(self, call: Call) -> None:  # type: ignore[override]
+        """What was used replaces what was held. Where nobody knows the usage, the hold stands."""
+        hold = call.hold
+        if hold is None or hold.settled:
+            return
+        usage = call.usage
+        if usage.source == UNKNOWN:
+            self._leases.settle(hold, hold.tokens, hold.micros, hold.tokens - hold.output, hold.output)
+            return
+        input, output = usage.input_total, usage.output_total
+        self._leases.settle(hold, input + output, call.cost, input, output)
+        claim: Claim | None = call.memo.get("claim")
+        if claim is not None and usage.source == PROVIDER and call.outcome == "ok":
+            claim.learn(input, output)
+            growth: Growth | None = call.memo.get("growth")
+            if growth is not None:
+                growth.learn(output)
+
+
+def _held(claim: Claim | None) -> tuple[int, int]:
+    return (claim.tokens, claim.micros()) if claim is not None else (0, 0)

@@ -1,0 +1,56 @@
+"""`x-ratelimit-*`: how the limits of a call stand, told with its answer."""
+
+from __future__ import annotations
+
+from gateway.core.limit import Bucket
+from gateway.core.ports import Leases
+
+
+def up(number: float) -> int:
+    """Rounded up."""
+    return -int(-number // 1)
+
+
+class Shown:
+    """A bucket as `x-ratelimit-*` headers: what never changes of them is made once.
+
+    `others` are buckets of the same unit: the tightest of them all is told.
+    """
+
+    __slots__ = ("_leases", "amount", "any", "bucket", "part", "rivals", "sole", "whole")
+
+    def __init__(self, leases: Leases, bucket: Bucket, *others: Bucket) -> None:
+        rule = bucket.rule
+        name = b"x-ratelimit-%%b-%b: " % rule.unit.replace("_", "-").encode()
+        limit, remaining, reset = (name % what for what in (b"limit", b"remaining", b"reset"))
+        self._leases = leases
+        self.bucket = bucket
+        self.amount = rule.amount
+        self.rivals = [Shown(leases, other) for other in others]
+        # What is left can be read off the bucket itself.
+        self.sole = not (others or rule.calendar or rule.burst) and leases.standing(bucket) is not None
+        known = b"%b%d\r\n%b" % (limit, rule.amount, remaining)
+        self.any = known + b"%d\r\n" + reset + b"%ds\r\n"
+        self.whole = self.any % (rule.amount, 0)
+        self.part = known + b"%d\r\n" + reset + b"%ds\r\n" % (up(rule.seconds) if rule.amount else 0)
+
+    def tightest(self) -> bytes:
+        """Of several buckets the one with the least left; one whose standing nobody knows says nothing."""
+        known = [(self._leases.standing(each.bucket), each) for each in (self, *self.rivals)]
+        stated = [(standing, each) for standing, each in known if standing is not None]
+        if not stated:
+            return b""
+        standing, best = min(stated, key=lambda pair: pair[0].remaining)
+        return best.any % (standing.remaining, up(standing.reset))
+
+
+def wire(shown: tuple[Shown, ...]) -> bytes:
+    """All headers of a call's limits, as a wire block."""
+    block = b""
+    for each in shown:
+        if each.sole:  # as `Leases.standing` says, without the frames
+            left = each.bucket.left + each.bucket.free
+            block += each.whole if left >= each.amount else each.part % (left if left > 0 else 0)
+        else:
+            block += each.tightest()
+    return block
