@@ -21,8 +21,11 @@ class Put(NamedTuple):
 class EntityStore(Protocol):
     """The shared store. Every method raises `StoreAway`."""
 
-    async def look(self) -> tuple[str, int]:
-        """The era, "" where nothing is there, and the counter."""
+    async def look(self, mark: str) -> tuple[str, int, int]:
+        """The era ("" where nothing is there), the counter, and the place of the entity `mark`.
+
+        The place is 0 where there is no such entity; of no entity ("") it is the counter.
+        """
 
     async def page(self, after: int, most: int) -> Sequence[tuple[int, str, bytes]]:
         """What was written after this place of the counter, in order: place, name, text."""

@@ -29,6 +29,7 @@ _PAGE = 100  # entities read or written in one step
 _HOLD = 2000  # milliseconds after which a dead replica's turn is over
 _PATIENCE = 3.0  # seconds to wait for another replica's turn
 _RETRY = 0.02
+_BEHIND = 1 << 53  # of a counter: every store is behind it
 _ROUNDS = 8  # rounds until what others write meanwhile can wait for the next look
 
 
@@ -42,6 +43,7 @@ class Replicas:
         self._do = do
         self._era = ""
         self._n = 0  # how far the store's changes are known here
+        self._mark = ""  # the name of the last of them
         self._stamp = -1  # how far ours are known there
         self._theirs: dict[str, str] = {}  # name → hash of what stands in the store
         self._adopted = 0
@@ -67,9 +69,7 @@ class Replicas:
                 if await self._push():
                     break
         except StoreAway as error:
-            if not self.lost:
-                log.warning("keys and tenants of other replicas can't be had for now: %s", error)
-            self.lost = True
+            self._away(error)
             return
         if self.lost:
             log.info("keys and tenants of other replicas are known again")
@@ -105,17 +105,24 @@ class Replicas:
                 if time.monotonic() > deadline:
                     raise Conflict("another replica is making a change and does not end; try again")
                 await asyncio.sleep(_RETRY)
-        except StoreAway:
+        except StoreAway as error:
+            self._away(error)
             return False
         return True
+
+    def _away(self, error: StoreAway) -> None:
+        if not self.lost:
+            log.warning("keys and tenants of other replicas can't be had for now: %s", error)
+        self.lost = True
 
     # -- what others changed
 
     async def _pull(self) -> None:
-        era, n = await self._store.look()
-        if era == self._era and n < self._n:  # others, who have seen less, shall find out too
-            await self._store.put(era, self._n, secrets.token_hex(8), ())
-            era, n = await self._store.look()
+        era, n, place = await self._store.look(self._mark)
+        # Back at an older state, perhaps grown again since: others, who had seen less, shall find out too.
+        if era == self._era and (n < self._n or place < self._n):
+            await self._store.put(era, _BEHIND, secrets.token_hex(8), ())
+            era, n, _ = await self._store.look("")
         if era != self._era:
             if self._era:
                 log.info("the shared store has lost something: all keys and tenants are compared")
@@ -123,13 +130,12 @@ class Replicas:
         while self._n < n:
             page = await self._store.page(self._n, _PAGE)
             if not page:
-                self._n = n
                 return
             await self._adopt([(name, text) for _, name, text in page])
-            self._n = page[-1][0]
+            self._n, self._mark, _ = page[-1]
 
     def _forget(self, era: str) -> None:
-        self._era, self._n, self._stamp = era, 0, -1
+        self._era, self._n, self._mark, self._stamp = era, 0, "", -1
         self._theirs.clear()
 
     async def _adopt(self, written: Iterable[tuple[str, bytes]]) -> None:

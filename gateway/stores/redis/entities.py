@@ -13,7 +13,11 @@ from gateway.stores.redis.client import Lost, Script, Store, Word
 
 CHANNEL = "entities"  # what is published here is the counter
 
-_LOOK = Script("return {redis.call('GET', KEYS[1]) or '', tonumber(redis.call('GET', KEYS[2]) or '0')}")
+_LOOK = Script("""
+local n = tonumber(redis.call('GET', KEYS[2]) or '0')
+local place = ARGV[1] == '' and n or tonumber(redis.call('ZSCORE', KEYS[4], ARGV[1]) or '0')
+return {redis.call('GET', KEYS[1]) or '', n, place}
+""")
 
 _PAGE = Script("""
 local found = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
@@ -76,10 +80,10 @@ class Entities:
         except Lost as error:
             raise StoreAway(str(error)) from None
 
-    async def look(self) -> tuple[str, int]:
-        """The era, "" where nothing is there, and the counter."""
-        era, n = await self._run(_LOOK)
-        return era.decode(), int(n)
+    async def look(self, mark: str) -> tuple[str, int, int]:
+        """The era, the counter, the place of `mark`; see `core.replication.EntityStore`."""
+        era, n, place = await self._run(_LOOK, mark)
+        return era.decode(), int(n), int(place)
 
     async def page(self, after: int, most: int) -> list[tuple[int, str, bytes]]:
         """What was written after this place of the counter, in order: place, name, text."""
