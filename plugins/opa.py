@@ -154,7 +154,7 @@ class Opa(Stage):
             self._act(call, decision)
             return
         self._count("unavailable")
-        call.reasons["policy_skipped" if self._open else "policy"] = self._name
+        call.reasons["undecided" if self._open else "policy"] = self._name
         if not self._open:
             message = "The service that decides about calls does not answer; try again."
             raise FaultError(message, code="gateway_policy_unavailable", retry_after=1)

@@ -149,8 +149,7 @@ def test_open_lets_calls_pass_without_a_decision_and_says_so() -> None:
             call = chat()
             assert await verdict(stage, call) == ""
             assert (
-                call.reasons == {"policy_skipped": "opa"}
-                and parts.counts["policies", "opa", "unavailable"] == 1
+                call.reasons == {"undecided": "opa"} and parts.counts["policies", "opa", "unavailable"] == 1
             )
 
     asyncio.run(scenario())

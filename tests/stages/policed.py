@@ -45,11 +45,11 @@ NOON = 1_767_607_200.0 + 2 * 3600  # Monday 2026-01-05, 12:00 UTC
 class Policed:
     """The policy stage of one configuration, with access and route before it."""
 
-    def __init__(self, policies: str) -> None:
+    def __init__(self, policies: str, around: str = BACKENDS) -> None:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "gateway.toml"
-            file.write_text(policies + BACKENDS)
-            settings = load(file, {})
+            file.write_text(policies + around)
+            settings = load(file, dict.fromkeys(("AZURE_KEY", "OPENAI_API_KEY"), "sk-for-tests"))
         backends: dict[str, Any] = {name: given.Nowhere(name) for name in settings.backends}
         self.parts = given.parts(models=settings.models, backends=backends)
         self.parts.policies, self.parts.access = settings.policies, settings.access
