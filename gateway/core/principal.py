@@ -51,6 +51,7 @@ class Principal:
     key: KeyEntry
     groups: tuple[Group, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict)
+    until: float | None = None  # epoch seconds; from then on who it is has to be found out anew
 
     @property
     def tenant(self) -> Tenant | None:

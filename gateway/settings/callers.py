@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.core.principal import KeyEntry, digest
 from gateway.settings.kinds import INVALID, Moment, Reading, Text
+from gateway.settings.network import NETWORKS
 from gateway.settings.sealed import Sealed
 from gateway.settings.tables import Field, Many, Table
 from gateway.settings.tree import Node
@@ -54,10 +55,13 @@ KEY = Table(
         "tenant": Field(LABEL, "the tenant its calls count for"),
         "team": Field(LABEL, "the team its calls count for"),
         "user": Field(LABEL, "the user its calls count for"),
-        "roles": Field(Many(LABEL), "what the caller may act as"),
+        "roles": Field(
+            Many(LABEL), "caller (absent: that), or roles of the admin API: viewer, operator, admin, auditor"
+        ),
         "models": Field(GLOBS, "models it may call, as globs; absent: all"),
         "endpoints": Field(GLOBS, 'endpoints it may call, as globs ("chat/*"); absent: all'),
         "tags": Field(Many(LABEL), "noted with each call"),
+        "networks": Field(NETWORKS, 'where it must call from, as ranges ("10.0.0.0/8"); absent: anywhere'),
         "expires": Field(Moment(), "a date or date-time; from then on it is refused"),
     },
     finish=_key,

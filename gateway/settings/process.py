@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.settings.address import Listen
 from gateway.settings.faults import did_you_mean, quote
+from gateway.settings.jwt import JWT
 from gateway.settings.kinds import INVALID, Flag, Kind, Number, PathName, Reading, Text, Wrong, text_of
 from gateway.settings.quantities import Duration, Size
 from gateway.settings.schema import Auth, Bounds, Observe, Server, State, Tls
@@ -143,14 +144,22 @@ STATE = Table(
     },
 )
 
+
+def _auth(values: dict[str, Any], node: Node, reading: Reading) -> Auth:
+    if values.get("mode") == "open" and "jwt" in values:
+        reading.warn(node.value["jwt"], 'has no effect with mode = "open": anyone may call without a token')
+    return Auth(**values)
+
+
 AUTH = Table(
     "auth",
     Auth,
     {
         "mode": Field(Text(choices=("keys", "open")), "who may call: holders of keys, or anyone"),
         "allow_open": Field(Flag(), 'allow mode = "open" on an address other machines can reach'),
-        "jwt": Field(Later(), "tokens of an identity provider"),
+        "jwt": Field(JWT, "tokens of an identity provider, beside keys"),
     },
+    finish=_auth,
 )
 
 OBSERVE = Table(

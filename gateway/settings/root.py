@@ -11,6 +11,7 @@ from gateway.settings.policies import ACCESS, POLICY
 from gateway.settings.process import AUTH, OBSERVE, SERVER, STATE
 from gateway.settings.sealed import SECRETS
 from gateway.settings.tables import Field, Later, Many, Table
+from gateway.settings.tenants import TENANTS
 from gateway.settings.upstream import BACKENDS
 
 # `include` is taken out while files are read; it stands here for the schema and for "did you mean".
@@ -26,6 +27,7 @@ ROOT = Table(
         "auth": Field(AUTH, "who may call", fill=True),
         "observe": Field(OBSERVE, "logs", fill=True),
         "keys": Field(Many(KEY), "keys from the file; others are made by `penstock keys add`"),
+        "tenants": Field(TENANTS, "what holds for all members of a tenant, its teams and its users"),
         "backends": Field(BACKENDS, "whom to ask; absent: found in the environment"),
         "models": Field(MODELS, "what callers ask for, and who answers"),
         "prices": Field(PRICES, "USD per million tokens; replaces the bundled price of that model"),
@@ -36,7 +38,7 @@ ROOT = Table(
         "plugins": Field(Many(PLUGIN, most=100), "stages from elsewhere"),
         **{
             name: Field(Later(), "a later version")
-            for name in ("tenants", "guards", "cache", "routing", "rollouts", "evals", "engine")
+            for name in ("guards", "cache", "routing", "rollouts", "evals", "engine")
         },
     },
 )

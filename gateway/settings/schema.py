@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.core.cost import Price
+from gateway.core.group import Tenant
 from gateway.core.limit import LimitRule
 from gateway.core.policy import OPEN, Access, Policy
 from gateway.core.principal import KeyEntry
 from gateway.core.route import ModelRule
+from gateway.core.token import Jwt
 from gateway.settings.secret import Secret
 
 MiB = 1 << 20
@@ -94,6 +96,7 @@ class Auth:
 
     mode: str = "keys"
     allow_open: bool = False
+    jwt: Jwt | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -126,6 +129,7 @@ class Settings:
     auth: Auth = Auth()
     observe: Observe = Observe()
     keys: tuple[KeyEntry, ...] = ()
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
     backends: Mapping[str, BackendSettings] = field(default_factory=dict)
     models: tuple[ModelRule, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)
