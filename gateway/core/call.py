@@ -56,6 +56,8 @@ class Call:
     target: Target | None = None
     alias = ""  # the configured model name that matched
     tries = 0
+    prompt_version = ""  # of the prompt that was filled in, "" where none was
+    arm = ""  # of the rollout that chose the target, "" where none did
     capture: Capture | None = None  # its texts are to be kept
     usage = Usage(source=NONE)  # replaced, never changed: this one is shared
     cost = 0  # micro-dollars

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -137,6 +138,15 @@ class Leases(Protocol):
         """How a bucket stands as far as is known here."""
 
 
+@dataclass(slots=True, frozen=True)
+class Keep:
+    """How long a ledger keeps single calls, sums by hour and sums by day; seconds, 0.0 is for good."""
+
+    calls: float = 90 * 86_400.0
+    hours: float = 400 * 86_400.0
+    days: float = 5 * 366 * 86_400.0
+
+
 class Ledger(Protocol):
     """The durable record of what was used, and the keys made by `penstock keys`.
 
@@ -175,14 +185,33 @@ class Ledger(Protocol):
         """Whether another process has committed since the last look."""
 
     def usage(
-        self, by: Sequence[str], since: datetime | None = None, until: datetime | None = None
+        self,
+        by: Sequence[str],
+        since: datetime | None = None,
+        until: datetime | None = None,
+        only: Mapping[str, Sequence[str]] | None = None,
     ) -> list[dict[str, Any]]:
-        """Sums of calls, tokens and money, grouped; `since` included, `until` not, by whole hours (UTC)."""
+        """Sums of calls, tokens and money, grouped; `since` included, `until` not, by whole hours (UTC).
+
+        `only` has the values that are asked for, by the name of what is grouped by.
+        """
 
     def spent(
-        self, rule: LimitRule, since_ms: int, value: str | None = None, worker: int | None = None
+        self,
+        rule: LimitRule,
+        since_ms: int,
+        value: str | None = None,
+        worker: int | None = None,
+        everyone: bool = False,
     ) -> Iterator[Spent]:
-        """What was charged to a rule's buckets since then, for restoring and recounting windows."""
+        """What was charged to a rule's buckets since then, for restoring and recounting windows.
+
+        Through this replica, of one worker where that is named; or with `everyone` through all replicas
+        that share the ledger.
+        """
+
+    def tidy_calls(self, keep: Keep, now: float) -> bool:
+        """One bounded step of sums and retention at that time (epoch seconds); whether there is more."""
 
 
 class Journal(Protocol):

@@ -23,7 +23,7 @@ FIELDS = (
     "input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output",
     "usage_source", "cost_micros", "hold_tokens", "hold_micros",
     "queue_us", "connect_us", "first_byte_us", "first_token_us", "total_us", "overhead_us",
-    "revision", "worker", "session", "tags", "trace", "reasons", "sealed",
+    "revision", "worker", "session", "tags", "trace", "reasons", "prompt_version", "arm", "sealed",
 )  # fmt: skip
 
 Seal = Callable[[Mapping[str, Any]], str]  # see link/seal.py
@@ -51,6 +51,10 @@ class _Known:
             "revision": call.revision,
             "worker": worker,
         }
+        if call.prompt_version:
+            common["prompt_version"] = call.prompt_version
+        if call.arm:
+            common["arm"] = call.arm
         if key is not None:
             common["key"], common["key_name"] = key.id, key.name
             common["tenant"], common["team"], common["user"] = key.tenant, key.team, key.user
@@ -77,7 +81,7 @@ def _known(call: Call, worker: int) -> _Known:
         seen = principal.memo["record"] = {}
     name = (
         model, call.endpoint, call.method, call.stream, call.alias,
-        target.backend, target.model, call.revision, worker,
+        target.backend, target.model, call.revision, worker, call.prompt_version, call.arm,
     )  # fmt: skip
     known = seen.get(name)
     if known is None:

@@ -16,7 +16,7 @@ from gateway.core.codec import loads
 # By these calls are counted, and few calls differ in them.
 LABELS = (
     "key", "key_name", "tenant", "team", "user", "method", "endpoint", "model", "alias", "backend",
-    "target", "stream", "status", "outcome", "code", "usage_source",
+    "target", "stream", "status", "outcome", "code", "usage_source", "prompt_version", "arm",
 )  # fmt: skip
 _LABELS = frozenset(LABELS)
 

@@ -41,6 +41,7 @@ class SqlRecords:
     """
 
     chain = "local"
+    common = False  # whether other replicas have the same ledger
 
     def _transaction(self) -> AbstractContextManager[Tables]:
         raise NotImplementedError

@@ -4,43 +4,45 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 from gateway.core.errors import LedgerError
-from gateway.core.limit import LimitRule, Spent
-from gateway.core.sheet import Sheet, tabulated
-from gateway.stores.base import SqlCaptures, SqlRecords
-from gateway.stores.sqlite import usage
-from gateway.stores.sqlite.entries import Entries, plain
+from gateway.core.sheet import Sheet
+from gateway.stores.base import SqlCalls, SqlCaptures, SqlRecords
+from gateway.stores.base.calls import ODD
+from gateway.stores.base.tables import Tables
+from gateway.stores.sqlite.entries import Entries
 from gateway.stores.sqlite.schema import migrate
 
 _BUSY = 5.0  # seconds to wait for another process's transaction
 
-_OFFSET = (
-    "INSERT INTO offsets (source, offset) VALUES (?, ?)"
-    " ON CONFLICT DO UPDATE SET offset = excluded.offset WHERE excluded.offset >= offset"
+_DROPPED = 5000  # calls removed at once: some 20 ms
+# The newest row stays: numbers go on from it.
+_DROP = (
+    "DELETE FROM entries WHERE n IN (SELECT n FROM entries"
+    " WHERE ts < ? AND n <= (SELECT rolled FROM replicas)"
+    f" AND n < (SELECT max(n) FROM entries) LIMIT {_DROPPED})"
 )
 
 # What a value raises that SQLite can't take.
-_ODD = (
-    sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError,
-    OverflowError, TypeError, UnicodeError,
-)  # fmt: skip
+_ODD = (*ODD, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError)
 
 
-class SqliteLedger(SqlRecords, SqlCaptures):
+class SqliteLedger(SqlRecords, SqlCaptures, SqlCalls):
     """Implements `core.ports.Ledger` and `core.records.Records`; raises `LedgerError`. For one thread.
 
     WAL with synchronous=NORMAL: a killed process loses nothing that was committed; a power cut may lose
     the newest transactions, whole, and then the read offsets stand before them.
     """
 
-    def __init__(self, path: Path) -> None:
+    _replica = 1  # the file is one replica's
+    _odd = _ODD
+
+    def __init__(self, path: Path, replica: str = "") -> None:
         self._path = path
+        self._name = replica
         self._opened: sqlite3.Connection | None = None
         self._seen = 0
 
@@ -63,8 +65,17 @@ class SqliteLedger(SqlRecords, SqlCaptures):
             db.close()
             raise LedgerError(f"the ledger {self._path} can't be used: {_why(error)}") from error
         self._opened = db
-        self._entries = Entries(db)
+        self._entries = Entries(db, self._replica)
+        self._behind = self._unsummed()
         self._seen = self._data_version()
+
+    def _unsummed(self) -> int:
+        """How many rows are in no sum yet, and the replica's name, should it be another than before."""
+        with self._transaction() as db:
+            if self._name:
+                db.execute("UPDATE replicas SET id = ? WHERE id <> ?", (self._name, self._name))
+            newest = db.execute("SELECT coalesce(max(n), 0) - (SELECT rolled FROM replicas) FROM entries")
+            return int(newest.fetchone()[0])
 
     def close(self) -> None:
         """Let go. Idempotent."""
@@ -100,64 +111,27 @@ class SqliteLedger(SqlRecords, SqlCaptures):
                     db.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._translated() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def _booking(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._transaction()
+
     # ------------------------------------------------------------------ calls
 
-    def book(self, sheets: Sequence[Sheet], offsets: Mapping[str, int]) -> None:
-        """Insert calls and move read offsets, in one transaction. An offset that would go back is refused."""
-        try:
-            self._book(sheets, offsets)
-        except _ODD:  # one odd field loses no call
-            records = [record for sheet in sheets for record in sheet.records()]
-            self._book(tabulated(map(plain, records)), offsets)
+    def _insert(self, db: Tables, sheets: Sequence[Sheet]) -> int:
+        return self._entries.insert(sheets)
 
-    def commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
-        """As `book`, for records one by one."""
-        try:
-            sheets = tabulated(records)
-        except _ODD:
-            sheets = tabulated(map(plain, records))
-        self.book(sheets, offsets)
-
-    def _book(self, sheets: Sequence[Sheet], offsets: Mapping[str, int]) -> None:
-        with self._transaction() as db:
-            for source, offset in offsets.items():
-                if not db.execute(_OFFSET, (source, offset)).rowcount:
-                    raise LedgerError(
-                        f"the journal {source} was read beyond {offset} already: nothing is booked"
-                    )
-            self._entries.insert(sheets)
-            self._refused(db, sheets)
-
-    def offsets(self) -> dict[str, int]:
-        """How far each source has been read."""
-        with self._translated() as db:
-            return dict(db.execute("SELECT source, offset FROM offsets"))
-
-    def forget(self, source: str) -> None:
-        """A source is read to its end and gone."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM offsets WHERE source = ?", (source,))
-
-    # ------------------------------------------------------------------ sums
-
-    def usage(
-        self, by: Sequence[str], since: datetime | None = None, until: datetime | None = None
-    ) -> list[dict[str, Any]]:
-        """Sums grouped by any of `usage.GROUPS`; `since` included, `until` not; whole hours.
-
-        Besides the groups each row has, as counts of calls: calls, errors, refused, estimated, unknown,
-        abandoned; tokens by kind and `tokens` in all; cost_micros; and what abandoned calls had reserved:
-        held_tokens, held_micros.
-        """
-        with self._translated() as db:
-            return usage.usage(db, by, since, until)
-
-    def spent(
-        self, rule: LimitRule, since_ms: int, value: str | None = None, worker: int | None = None
-    ) -> Iterator[Spent]:
-        """What was charged to a rule's buckets since then; a call whose usage is unknown counts its hold."""
-        with self._translated() as db:
-            return usage.spent(db, rule, since_ms, value, worker)
+    def _drop_calls(self, db: Tables, before_ms: int) -> bool:
+        self._entries.forget()  # labels that only these had go with them
+        return db.execute(_DROP, (before_ms,)).rowcount >= _DROPPED
 
     # ------------------------------------------------------------------ other processes
 

@@ -1,0 +1,85 @@
+"""The tables of calls, of every database: single calls, their sums by hour and by day, what they share.
+
+`entries` has one row per call and `hours` and `days` sums of them, each only ever appended to: a sum is
+never changed, and several rows may stand for the same hour. `replicas` says how far each replica's rows are
+summed: entries with an `n` above `rolled` are in no hour yet, hours with one above `summed` in no day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.core.sheet import LABELS
+from gateway.core.usage import KINDS
+
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+
+# What many calls share is kept once per combination, in `labels`. `tagged` is 1 where calls have tags.
+SHARED = (*LABELS, "tagged")
+NUMBERS = frozenset(("stream", "status", "tagged"))  # of these; the others are texts
+
+SUMS = (*KINDS, "cost_micros", "hold_tokens", "hold_micros", "total_us")
+REST = (
+    "client", "tries", "queue_us", "connect_us", "first_byte_us", "first_token_us",
+    "overhead_us", "revision", "worker", "path", "session", "tags", "trace", "reasons",
+)  # fmt: skip
+JSON = ("tags", "reasons")
+TEXTS = frozenset(("id", "client", "revision", "path", "session", "tags", "trace", "reasons"))
+OWN = ("ts", "id", *SUMS, *REST)  # the columns of one call alone
+
+MOST = 1 << 40  # of one figure of one call: a provider that reports nonsense can't make sums overflow
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Column names for a statement; some are words of SQL."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _shared(name: str) -> str:
+    return f'"{name}" {"INTEGER" if name in NUMBERS else "TEXT"} NOT NULL'
+
+
+def _summed(table: str, period: str, tag: str = "") -> str:
+    sums = ", ".join(f"{name} {{big}} NOT NULL" for name in SUMS)
+    return (
+        f"CREATE TABLE {table} (n {{serial}}, replica INTEGER NOT NULL, {period} {{big}} NOT NULL,"
+        f" {tag}label {{big}} NOT NULL, calls {{big}} NOT NULL, {sums})"
+    )
+
+
+# `seen` is the day (since 1970) on which a call last had it, so that it can go when nothing refers to it.
+TABLES = (
+    f"CREATE TABLE labels (id {{big}} PRIMARY KEY, seen INTEGER NOT NULL, {', '.join(map(_shared, SHARED))})",
+    """CREATE TABLE tagged (
+        tagset {big} NOT NULL, tag TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (tagset, tag)
+    )""",
+    """CREATE TABLE replicas (
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, rolled {big} NOT NULL, summed {big} NOT NULL,
+        tags_summed {big} NOT NULL, day INTEGER NOT NULL
+    )""",
+    """CREATE TABLE offsets (
+        replica INTEGER NOT NULL, source TEXT NOT NULL, "offset" {big} NOT NULL, PRIMARY KEY (replica, source)
+    )""",
+    _summed("hours", "hour"),
+    _summed("days", "day"),
+    _summed("tag_hours", "hour", "tag TEXT NOT NULL, "),
+    _summed("tag_days", "day", "tag TEXT NOT NULL, "),
+    "CREATE INDEX hours_hour ON hours (hour)",
+    "CREATE INDEX days_day ON days (day)",
+    "CREATE INDEX tag_hours_hour ON tag_hours (hour)",
+    "CREATE INDEX tag_days_day ON tag_days (day)",
+)
+
+# People read this.
+VIEW = f"""CREATE VIEW calls AS SELECT
+    e.id, e.ts, "key", key_name, tenant, team, "user", client, method, endpoint, path, model, alias, backend,
+    target, stream, status, outcome, code, tries, {", ".join(f"e.{name}" for name in KINDS)}, usage_source,
+    cost_micros, hold_tokens, hold_micros, queue_us, connect_us, first_byte_us, first_token_us, total_us,
+    overhead_us, revision, worker, session, tags, trace, reasons, prompt_version, arm, r.id AS replica
+    FROM entries e JOIN labels ON labels.id = e.label JOIN replicas r ON r.n = e.replica"""
+
+
+def tables(big: str, serial: str) -> list[str]:
+    """The statements, with a database's own names of a 64-bit integer and of a number it gives itself."""
+    return [statement.format(big=big, serial=serial) for statement in TABLES]

@@ -1,0 +1,126 @@
+"""Sums of calls, derived from their rows: appended in steps, never changed. In the caller's transaction.
+
+A replica sums up its own rows alone, so replicas that share a database do not wait for each other. How far it
+has come stands beside the sums and moves with them: at any moment sums and the rows beyond are the whole.
+"""
+
+from __future__ import annotations
+
+from gateway.stores.base.columns import SUMS
+from gateway.stores.base.tables import Tables
+
+STEP = 50_000  # rows summed at once: some 0.1 s
+_COMING = 4 * STEP  # sums by hour that may come together before the day is over
+
+_TOTALS = ", ".join(f"sum({name})" for name in SUMS)
+_NAMES = ", ".join(SUMS)
+_ENTRIES = "FROM entries e{tags} WHERE e.replica = ? AND e.n > ? AND e.n <= ?"
+_ROLL = (
+    f"INSERT INTO hours (replica, hour, label, calls, {_NAMES})"
+    f" SELECT e.replica, e.ts / 3600000, e.label, count(*), {_TOTALS} {_ENTRIES.format(tags='')}"
+    " GROUP BY 1, 2, 3"
+)
+# A call counts under each of its tags.
+_ROLL_TAGS = (
+    f"INSERT INTO tag_hours (replica, hour, tag, label, calls, {_NAMES})"
+    f" SELECT e.replica, e.ts / 3600000, t.tag, e.label, count(*), {_TOTALS}"
+    f" {_ENTRIES.format(tags=' JOIN tagged t ON t.tagset = e.tagset')} AND e.tagset <> 0 GROUP BY 1, 2, 3, 4"
+)
+_HOURS = "WHERE replica = ? AND n > ? AND n <= ?"
+_SUM = (
+    f"INSERT INTO days (replica, day, label, calls, {_NAMES})"
+    f" SELECT replica, hour / 24, label, sum(calls), {_TOTALS} FROM hours {_HOURS} GROUP BY 1, 2, 3"
+)
+_SUM_TAGS = (
+    f"INSERT INTO tag_days (replica, day, tag, label, calls, {_NAMES})"
+    f" SELECT replica, hour / 24, tag, label, sum(calls), {_TOTALS} FROM tag_hours"
+    f" {_HOURS} GROUP BY 1, 2, 3, 4"
+)
+
+
+def known(db: Tables, id: str) -> int:
+    """The number of a replica in this database; its row is made where it is new."""
+    found = db.execute("SELECT n FROM replicas WHERE id = ?", (id,)).fetchone()
+    if found is None:
+        db.execute(
+            "INSERT INTO replicas (n, id, rolled, summed, tags_summed, day)"
+            " SELECT coalesce(max(n), 0) + 1, ?, 0, 0, 0, 0 FROM replicas",
+            (id,),
+        )
+        found = db.execute("SELECT n FROM replicas WHERE id = ?", (id,)).fetchone()
+    return int(found[0])
+
+
+def roll(db: Tables, replica: int) -> int:
+    """Sum up the next rows by hour; how many, at most `STEP`."""
+    (rolled,) = db.execute("SELECT rolled FROM replicas WHERE n = ?", (replica,)).fetchone()
+    upto, count = _next(db, "entries", replica, rolled, STEP)
+    if count:
+        db.execute(_ROLL, (replica, rolled, upto))
+        db.execute(_ROLL_TAGS, (replica, rolled, upto))
+        db.execute("UPDATE replicas SET rolled = ? WHERE n = ?", (upto, replica))
+    return count
+
+
+def sum_days(db: Tables, replica: int, today: int) -> bool:
+    """Sum up hours by day where a day has ended since, or many have come together; whether there is more."""
+    row = db.execute("SELECT summed, tags_summed, day FROM replicas WHERE n = ?", (replica,)).fetchone()
+    summed, tags_summed, day = row
+    upto, count = _next(db, "hours", replica, summed, _COMING)
+    tags_upto, tags_count = _next(db, "tag_hours", replica, tags_summed, _COMING)
+    more = _COMING in (count, tags_count)
+    if not more and today <= day:
+        return False
+    db.execute(_SUM, (replica, summed, upto))
+    db.execute(_SUM_TAGS, (replica, tags_summed, tags_upto))
+    db.execute(
+        "UPDATE replicas SET summed = ?, tags_summed = ?, day = ? WHERE n = ?",
+        (upto, tags_upto, day if more else today, replica),
+    )
+    return more
+
+
+def _next(db: Tables, table: str, replica: int, after: int, most: int) -> tuple[int, int]:
+    """The number of the last of the next rows, and how many these are."""
+    numbers = f"SELECT n FROM {table} WHERE replica = ? AND n > ? ORDER BY n LIMIT {most}"
+    (upto, count) = db.execute(f"SELECT max(n), count(*) FROM ({numbers}) x", (replica, after)).fetchone()
+    return (after if upto is None else int(upto)), int(count)
+
+
+# ---------------------------------------------------------------------- retention
+
+_DROPPED = 20_000  # rows removed at once
+_MARGIN = (
+    2  # days that labels stay longer: clocks differ, and a process notes only once a day what it has seen
+)
+
+
+def drop_hours(db: Tables, before: int) -> bool:
+    """Remove sums of hours before that one that are in days; whether there may be more."""
+    gone = _drop(db, "hours", "s.hour < ? AND s.n <= r.summed", before)
+    return _drop(db, "tag_hours", "s.hour < ? AND s.n <= r.tags_summed", before) or gone
+
+
+def drop_days(db: Tables, before: int) -> bool:
+    """Remove sums of days before that one; whether there may be more."""
+    gone = _drop(db, "days", "s.day < ?", before)
+    return _drop(db, "tag_days", "s.day < ?", before) or gone
+
+
+def _drop(db: Tables, table: str, where: str, before: int) -> bool:
+    """The newest rows stay: numbers go on from them."""
+    rows = (
+        f"SELECT s.n FROM {table} s JOIN replicas r ON r.n = s.replica WHERE {where}"
+        f" AND s.n < (SELECT max(n) FROM {table}) LIMIT {_DROPPED}"
+    )
+    return db.execute(f"DELETE FROM {table} WHERE n IN ({rows})", (before,)).rowcount >= _DROPPED
+
+
+def drop_labels(db: Tables, before: int) -> None:
+    """Remove what no call had since that day: nothing refers to it any more."""
+    db.execute("DELETE FROM labels WHERE seen < ?", (before - _MARGIN,))
+
+
+def drop_tags(db: Tables, before: int) -> None:
+    """As `drop_labels`; sums have their tags themselves."""
+    db.execute("DELETE FROM tagged WHERE seen < ?", (before - _MARGIN,))
