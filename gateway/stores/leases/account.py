@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 
 from gateway.core.limit import UNITS, LimitRule
 from gateway.stores.leases.ask import Ask
-from gateway.stores.leases.window import CalendarWindow, RollingWindow
+from gateway.stores.leases.gcra import GcraWindow
+from gateway.stores.leases.threshold import Threshold
+from gateway.stores.leases.window import CalendarWindow, RollingWindow, Window
 
 # Seconds a worker may refuse by itself what was refused once. Settles free tokens, money and places at
 # any time, requests come back by the window alone; either way a refusal is called off when room appears.
@@ -28,11 +30,15 @@ class Lease:
 
 
 class Account:
-    """used + leased ≤ limit, but for overruns and lowered limits. Times are the authority's clock."""
+    """used + leased ≤ limit, but for overruns and lowered limits. Times are the authority's clock.
+
+    `amount` is the rule's with the raises in force.
+    """
 
     __slots__ = (
         "_leased",
         "_now",
+        "amount",
         "denied",
         "dry",
         "leases",
@@ -41,16 +47,21 @@ class Account:
         "queue",
         "recalls",
         "rule",
+        "threshold",
         "value",
         "window",
     )
 
-    def __init__(self, name: str, rule: LimitRule, value: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, rule: LimitRule, value: str, now: Callable[[], float], raised: int = 0
+    ) -> None:
         self.name = name
         self.rule = rule
         self.value = value
-        self._now = now  # the window's clock: epoch for calendar windows, steady for rolling ones
-        self.window = _window(rule)
+        self.amount = rule.amount + raised
+        self._now = now  # the window's clock: epoch for calendar windows, steady for the others
+        self.window = window_of(rule, self.amount)
+        self.threshold = Threshold()
         self.leases: dict[int, Lease] = {}
         self.orphans: dict[int, int] = {}  # units of dead workers, until they are recounted
         self._leased = 0
@@ -67,6 +78,11 @@ class Account:
         return self._leased
 
     @property
+    def most(self) -> int:
+        """The largest need that ever fits."""
+        return self.window.most if self.window else self.amount
+
+    @property
     def used(self) -> int:
         """What the window counts."""
         return self.window.used(self._now()) if self.window else 0
@@ -74,7 +90,7 @@ class Account:
     @property
     def left(self) -> int:
         """What may still be leased; below 0 after an overrun or a lowered limit."""
-        return self.rule.amount - self.used - self._leased
+        return self.most - self.used - self._leased
 
     def empty(self, now: float) -> bool:
         """Whether forgetting it loses nothing."""
@@ -123,11 +139,33 @@ class Account:
         if self.window and units:
             self.window.charge(self._now(), min(max(used, 0), units))
 
-    def replace(self, rule: LimitRule) -> None:
-        """The rule's amount or manners have changed; what was counted stays."""
-        self.rule = rule
-        if self.window:
-            self.window.limit = rule.amount
+    def replace(self, rule: LimitRule, raised: int) -> bool:
+        """The rule or its raises have changed. Whether what was counted stays: not for another window."""
+        before, self.rule = self.rule, rule
+        self.amount = rule.amount + raised
+        same = _shape(before) == _shape(rule)
+        if not same:
+            self.window = window_of(rule, self.amount)
+        elif self.window:
+            self.window.limit = self.amount
+        return same
+
+    def near(self) -> int | None:
+        """What is used, when that has just crossed the share at which an event is wanted."""
+        if not self.window or not self.rule.warn:
+            return None
+        now, used = self._now(), self.used
+        crossed = self.threshold.near(used, self.rule.warn * self.most, now, self._length(now))
+        return used if crossed else None
+
+    def reached(self) -> bool:
+        """Whether a refusal now is the first in its window."""
+        now = self._now()
+        return self.threshold.reached(now, self._length(now))
+
+    def _length(self, now: float) -> float:
+        window = self.window
+        return window.end - now if isinstance(window, CalendarWindow) else self.rule.seconds or 60.0
 
     def contested(self, worker: int, now: float) -> float:
         """Seconds for which some other worker is in want; 0.0 when none is."""
@@ -154,16 +192,21 @@ class Account:
         now = self._now()
         at = window.retry_at(need + self._leased, now)
         if at == math.inf:
-            at = window.retry_at(need, now) if need <= window.limit else window.whole_at(now)
+            at = window.retry_at(need, now) if need <= window.most else window.whole_at(now)
             at = max(at, now + 1.0)
         return at - now
 
 
-def _window(rule: LimitRule) -> RollingWindow | CalendarWindow | None:
+def window_of(rule: LimitRule, amount: int) -> Window | None:
+    """The window that a rule counts in; None for calls at once."""
     if rule.unit == "concurrent":
         return None
-    return (
-        CalendarWindow(rule.amount, rule.calendar)
-        if rule.calendar
-        else RollingWindow(rule.amount, rule.seconds)
-    )
+    if rule.calendar:
+        return CalendarWindow(amount, rule.calendar, rule.zone)
+    if rule.burst:
+        return GcraWindow(amount, rule.seconds, rule.burst)
+    return RollingWindow(amount, rule.seconds)
+
+
+def _shape(rule: LimitRule) -> tuple[object, ...]:
+    return (rule.unit, rule.seconds, rule.calendar, rule.zone, rule.burst)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.limit import LimitRule, Spent
+from gateway.core.limit import LimitRule, Raise, Spent
 from gateway.stores.leases.account import DRY, MEMORY, TIGHT, Account
 from gateway.stores.leases.ask import Ask, Part
 from gateway.stores.leases.book import Book, spent_units
 from gateway.stores.leases.outbox import Message, Outbox
 
 Messages = list[tuple[int, Message]]
+Noticed = Callable[[str, LimitRule, str, int, int], None]
 
 UNANSWERED = 0.1  # seconds after which a recalled worker counts as having nothing
 _MOST_DEAD = 1000  # lost workers remembered, for their late messages
@@ -39,7 +40,8 @@ class Authority:
     `receive`, `tick` and `replace_rules` give messages to send, each with its worker, in order. `tick`
     wants to be called some times a second, and after `lost` and `recount`. A worker's number is never used
     again. Rules must be replaced before any worker hears of them: an ask about an unknown rule is one about
-    a rule that is gone, and is granted.
+    a rule that is gone, and is granted. `noticed` hears, once per bucket and window, of "limit.near" and
+    "limit.reached": kind, rule, scope value, what is used, what the limit is.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Authority:
         rules: Iterable[LimitRule] = (),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        noticed: Noticed = lambda *_: None,
     ) -> None:
         self._clock = clock
+        self._noticed = noticed
         self._book = Book(clock, wall)
         self._book.replace(rules)
         self._workers: set[int] = set()
@@ -85,6 +89,7 @@ class Authority:
     def tick(self) -> Messages:
         """Time has passed: workers that don't answer are not waited for, idle accounts are dropped."""
         self._book.sweep(_SWEEP)
+        self._lowered(self._book.lower())
         return self._flush()
 
     def _flush(self) -> Messages:
@@ -104,6 +109,8 @@ class Authority:
             account.take_back(worker, units, used, over, self._at)
             if units:
                 self._touched[name] = account
+            if used + over > 0 and (total := account.near()) is not None:
+                self._noticed("limit.near", account.rule, account.value, total, account.amount)
         return account
 
     def _tell(self, worker: int, name: str) -> None:
@@ -159,7 +166,7 @@ class Authority:
             account = part.account
             if account is None or part.need <= account.left:
                 continue
-            if part.need <= account.rule.amount and self._recall(account, ask.worker):
+            if part.need <= account.most and self._recall(account, ask.worker):
                 waiting = True
             elif account.rule.mode != "shadow":
                 return False
@@ -206,6 +213,8 @@ class Authority:
             account = part.account
             if account is None or part.need <= account.left or account.rule.mode == "shadow":
                 continue
+            if account.reached():
+                self._noticed("limit.reached", account.rule, account.value, account.used, account.amount)
             retry = account.retry_in(part.need)
             memory = max(min(retry, MEMORY[account.rule.unit]), 0.001)
             account.denied[ask.worker] = (now + memory, account.left)
@@ -286,8 +295,17 @@ class Authority:
                 ask.forget(account)
                 self._touched.update((part.name, part.account) for part in ask.parts if part.account)
             self._decide(deque(account.queue))
+        self._lowered(changed)
+        return self._flush()
+
+    def replace_raises(self, raises: Iterable[Raise]) -> Messages:
+        """Other raises are in force; each ends by itself."""
+        self._lowered(self._book.replace_raises(raises))
+        return self._flush()
+
+    def _lowered(self, changed: Iterable[Account]) -> None:
+        """These have another amount: who waits may get it, or what is unused must come back."""
         for account in changed:
             self._touched[account.name] = account
             if account.left < 0:
                 self._recall(account, -1)
-        return self._flush()

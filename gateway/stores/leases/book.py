@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from gateway.core.limit import LimitRule, Spent
+from gateway.core.limit import LimitRule, Raise, Spent
 from gateway.stores.leases.account import Account
+from gateway.stores.leases.raises import Raises
 from gateway.stores.leases.window import SLICES, bounds
 
 MOST = 100_000  # accounts; when none of them can be dropped, new ones are refused
@@ -22,6 +23,7 @@ class Book:
         self._clock = clock
         self._wall = wall
         self._rules: dict[str, LimitRule] = {}
+        self._raises = Raises(wall)
         self._unloaded: set[str] = set()
         self._accounts: OrderedDict[str, Account] = OrderedDict()  # sweeping rotates it
 
@@ -48,7 +50,8 @@ class Book:
         if len(self._accounts) >= MOST and not self.sweep(_SWEEP):
             # Nothing fits, as a call that nobody counts is no option; the account is not kept.
             return Account(name, replace(rule, unit="concurrent", amount=0), value, self._clock)
-        account = Account(name, rule, value, self._wall if rule.calendar else self._clock)
+        raised = self._raises.extra(identity, value)
+        account = Account(name, rule, value, self._wall if rule.calendar else self._clock, raised)
         self._accounts[name] = account
         return account
 
@@ -73,9 +76,28 @@ class Book:
             if rule is None:
                 gone.append(self._accounts.pop(account.name))
             elif rule != account.rule:
-                account.replace(rule)
+                if not account.replace(rule, self._raises.extra(rule.id, account.value)):
+                    self._unloaded.add(rule.id)
                 changed.append(account)
         return changed, gone
+
+    def replace_raises(self, raises: Iterable[Raise]) -> list[Account]:
+        """Other raises; gives the accounts that have another amount now."""
+        self._raises.replace(raises)
+        return self._raised()
+
+    def lower(self) -> list[Account]:
+        """Accounts whose raises have just ended."""
+        return self._raised() if self._raises.ended() else []
+
+    def _raised(self) -> list[Account]:
+        changed = []
+        for account in self._accounts.values():
+            raised = self._raises.extra(account.rule.id, account.value)
+            if account.amount != account.rule.amount + raised:
+                account.replace(account.rule, raised)
+                changed.append(account)
+        return changed
 
     def unloaded(self) -> list[tuple[LimitRule, int]]:
         """Rules never loaded, and since when (epoch ms) use counts for them."""
@@ -85,14 +107,14 @@ class Book:
     def _since(self, rule: LimitRule) -> int:
         now = self._wall()
         if rule.calendar:
-            return int(bounds(rule.calendar, now)[0] * 1000)
+            return int(bounds(rule.calendar, now, rule.zone)[0] * 1000)
         return int((now - rule.seconds * (SLICES + 1) / SLICES) * 1000)
 
     def load(self, rule: LimitRule, rows: Iterable[Spent]) -> None:
         """Charge what was used before."""
         self._unloaded.discard(rule.id)
         wall, now = self._wall(), self._clock()
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row.ts_ms):
             account = self.account(f"{rule.id}|{row.value}") if fnmatchcase(row.value, rule.match) else None
             if account is not None and account.window:
                 at = min(row.ts_ms / 1000, wall)

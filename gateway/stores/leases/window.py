@@ -1,15 +1,42 @@
-"""What was used in a window of time: rolling in 60 slices, or by the UTC calendar."""
+"""What was used in a window of time: rolling in 60 slices, or by the calendar of a time zone."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
+from typing import Protocol
+from zoneinfo import ZoneInfo
 
 SLICES = 60
 
-_FIXED = {"minute": 60, "hour": 3600, "day": 86_400}
+_FIXED = {"minute": 60, "hour": 3600}
+
+
+class Window(Protocol):
+    """What all windows can tell. Times are seconds of one clock, amounts in the rule's unit."""
+
+    limit: int
+
+    @property
+    def most(self) -> int:
+        """The largest amount that ever fits at once."""
+
+    def used(self, now: float) -> int:
+        """What counts at `now`."""
+
+    def room(self, now: float) -> int:
+        """What may still be used at `now`; below 0 after an overrun or when the limit was lowered."""
+
+    def charge(self, at: float, amount: int) -> None:
+        """Count what was used at `at`; it may lie in the past."""
+
+    def retry_at(self, need: int, now: float) -> float:
+        """When there is room for `need` if nothing more is used; `now` where there is, inf if never."""
+
+    def whole_at(self, now: float) -> float:
+        """When nothing used by `now` counts any more."""
 
 
 class RollingWindow:
@@ -29,6 +56,16 @@ class RollingWindow:
         self._slice = math.ceil(seconds * 1_000_000 / SLICES)
         self._slices: deque[list[int]] = deque()  # [index, amount], oldest first
         self._used = 0
+
+    @property
+    def most(self) -> int:
+        """The largest amount that ever fits at once."""
+        return self.limit
+
+    @property
+    def slices(self) -> list[tuple[float, int]]:
+        """What was used, with the times from which it counts, oldest first."""
+        return [(index * self._slice / 1_000_000, amount) for index, amount in self._slices]
 
     def _index(self, at: float) -> int:
         return int(at * 1_000_000 + 0.5) // self._slice
@@ -77,23 +114,29 @@ class RollingWindow:
 
 
 class CalendarWindow:
-    """At most `limit` in each UTC minute, hour, day, week (from Monday) or month.
+    """At most `limit` in each minute, hour, day, week (from Monday) or month of a time zone.
 
     Times are epoch seconds. A clock that is set back stays in the newest period it was in.
     """
 
-    __slots__ = ("_used", "end", "limit", "period", "start")
+    __slots__ = ("_used", "end", "limit", "period", "start", "zone")
 
-    def __init__(self, limit: int, period: str) -> None:
+    def __init__(self, limit: int, period: str, zone: str = "UTC") -> None:
         self.limit = limit
         self.period = period
+        self.zone = zone
         self.start = self.end = -math.inf
         self._used = 0
+
+    @property
+    def most(self) -> int:
+        """The largest amount that ever fits at once."""
+        return self.limit
 
     def used(self, now: float) -> int:
         """What counts at `now`."""
         if now >= self.end:
-            self.start, self.end = bounds(self.period, now)
+            self.start, self.end = bounds(self.period, now, self.zone)
             self._used = 0
         return self._used
 
@@ -118,23 +161,43 @@ class CalendarWindow:
         return self.end if self.used(now) else now
 
 
-def bounds(period: str, now: float) -> tuple[float, float]:
-    """First and last+1 second of the UTC minute, hour, day, week or month that `now` (epoch) lies in."""
+def bounds(period: str, now: float, zone: str = "UTC") -> tuple[float, float]:
+    """First and last+1 second of the minute, hour, day, week or month that `now` (epoch) lies in.
+
+    `zone` is an IANA name. Days are as long as their clocks make them: 23 or 25 hours where those change.
+    """
+    place = ZoneInfo(zone)
     length = _FIXED.get(period)
     if length is not None:
-        start = now // length * length
+        offset = datetime.fromtimestamp(now, place).utcoffset()
+        ahead = offset.total_seconds() if offset else 0.0
+        start = (now + ahead) // length * length - ahead
         return start, start + length
-    return _LONG[period](datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    local = datetime.fromtimestamp(now, place)
+    return _LONG[period](local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0), place)
 
 
-def _week(day: datetime) -> tuple[float, float]:
+def _midnight(day: datetime, place: tzinfo) -> float:
+    """The first moment of a local day; where clocks skip midnight, the moment they do so."""
+    return day.replace(tzinfo=place).timestamp()
+
+
+def _day(day: datetime, place: tzinfo) -> tuple[float, float]:
+    return _midnight(day, place), _midnight(day + timedelta(days=1), place)
+
+
+def _week(day: datetime, place: tzinfo) -> tuple[float, float]:
     start = day - timedelta(days=day.weekday())
-    return start.timestamp(), (start + timedelta(days=7)).timestamp()
+    return _midnight(start, place), _midnight(start + timedelta(days=7), place)
 
 
-def _month(day: datetime) -> tuple[float, float]:
+def _month(day: datetime, place: tzinfo) -> tuple[float, float]:
     start = day.replace(day=1)
-    return start.timestamp(), (start + timedelta(days=32)).replace(day=1).timestamp()
+    return _midnight(start, place), _midnight((start + timedelta(days=32)).replace(day=1), place)
 
 
-_LONG: dict[str, Callable[[datetime], tuple[float, float]]] = {"week": _week, "month": _month}
+_LONG: dict[str, Callable[[datetime, tzinfo], tuple[float, float]]] = {
+    "day": _day,
+    "week": _week,
+    "month": _month,
+}
