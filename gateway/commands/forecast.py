@@ -206,6 +206,8 @@ def _route(call: Call, settings: Settings) -> dict[str, Any]:
     rule = next((rule for rule in settings.models if rule.name == call.alias), None)
     if rule is None:
         return {"rule": None, "reason": call.plan.reason, "plans": [_plan(call.plan.targets, 1.0)]}
+    if call.plan.reason == "policy":  # targets were left out
+        return {"rule": rule.name, "reason": "policy", "plans": [_plan(call.plan.targets, 1.0)]}
     total = sum(item.weight for item in rule.targets)
     plans = [
         _plan((item, *(later for later in rule.fallback if later != item)), item.weight / total)
