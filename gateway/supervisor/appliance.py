@@ -26,9 +26,10 @@ if TYPE_CHECKING:  # at run time these are imported while the workers start
     from gateway.supervisor.admin import Admin
     from gateway.supervisor.audit import Keeper
     from gateway.supervisor.books import Books
-    from gateway.supervisor.directory import Directory, News
+    from gateway.supervisor.directory import Directory
     from gateway.supervisor.limits import Limits
     from gateway.supervisor.lookout import Lookout
+    from gateway.supervisor.neighbours import Neighbours
     from gateway.supervisor.report import Report
 
 log = logging.getLogger("penstock")
@@ -49,6 +50,7 @@ class Appliance:
     _ledger: SqliteLedger
     _directory: Directory
     _keeper: Keeper
+    _neighbours: Neighbours
     _books: Books
     _limits: Limits
     _admin: Admin
@@ -123,9 +125,10 @@ class Appliance:
         from gateway.supervisor.books import Books
         from gateway.supervisor.capture import Texts
         from gateway.supervisor.counting import Counting
-        from gateway.supervisor.directory import Directory
+        from gateway.supervisor.herald import Herald
         from gateway.supervisor.limits import Limits
         from gateway.supervisor.lookout import Lookout
+        from gateway.supervisor.neighbours import Neighbours
         from gateway.supervisor.replica import replica_id
         from gateway.supervisor.report import Report
 
@@ -133,7 +136,7 @@ class Appliance:
             log.warning("%s", warning)
         where = url(self._data_port, bool(settings.server.tls))
         report = self._report = Report(settings, self._workers, self._revisions, where)
-        self._lookout = Lookout(self._revisions, report)
+        self._lookout = Lookout(self._revisions, report, self._workers)
         self._ledger = SqliteLedger(self._data / "ledger.sqlite")
         self._ledger.chain = replica_id(self._data)
         self._books = Books(
@@ -141,8 +144,10 @@ class Appliance:
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._workers.send)
         self._lookout.open(settings)
+        herald = Herald(self._workers, self._limits, self._lookout)
         self._keeper = Keeper(self._ledger, self._books.do, self._data, 400 * 86_400.0)
-        self._directory = Directory(self._ledger, self._books.do, settings, self._told, self._keeper)
+        self._neighbours = Neighbours(settings, self._ledger, self._books.do, herald.tell, self._keeper)
+        self._directory = self._neighbours.directory
         for process in self._workers.running.values():
             self._books.follow(process.source)
         self._books.texts = Texts(self._workers.seal, self._ledger)
@@ -176,6 +181,7 @@ class Appliance:
             )
         ]
         self._books.start()
+        self._neighbours.open()
         await self._keeper.began(settings.revision)
 
     async def _first_ready(self) -> None:
@@ -205,6 +211,8 @@ class Appliance:
                 self._report.workers()
             case "failed":
                 self._failed(process, message["revision"])
+            case "kid":
+                self._lookout.jwks.asked()
             case "stat":
                 self._report.metrics.stat(process.number, message)
             case _:
@@ -269,13 +277,6 @@ class Appliance:
             self._revisions.refuse(why)
             self._report.metrics.revision(previous.revision, False)
 
-    def _told(self, news: News) -> None:
-        """Keys, tenants or raises have changed."""
-        self._workers.introduce("keys", self._directory.message)
-        if (message := self._directory.message_of(news)) is not None:
-            self._workers.tell(message)
-        self._lookout.keys(self._directory.keys())
-
     # -- the end
 
     async def _end(self) -> int:
@@ -292,6 +293,7 @@ class Appliance:
             await self._workers.gone(_LATE)
         for chore in self._chores:
             chore.cancel()
+        await self._neighbours.close()
         await self._keeper.ended(self._revisions.current.revision, orderly)
         await self._books.close()
         await self._admin.close()

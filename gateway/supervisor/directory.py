@@ -47,7 +47,7 @@ class Directory:
         records: Records,
         do: InThread,
         settings: Settings,
-        tell: Callable[[News], None],
+        tell: Callable[[Directory, News], None],
         keeper: Keeper | None = None,
         others: Replicas | Bell | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class Directory:
         async with self._lock:
             self._settings = settings
             await self._look()
-            self._tell(News(whole=True, tenants=True, raises=True))
+            self._tell(self, News(whole=True, tenants=True, raises=True))
 
     async def change(self, change: Change) -> Entity:
         """Make a change and pass it on before this returns. Raises `Conflict`, `LedgerError`."""
@@ -134,7 +134,7 @@ class Directory:
         async with self._lock:
             news = await self._look()
             if news is not None:
-                self._tell(news)
+                self._tell(self, news)
 
     async def _look(self) -> News | None:
         stamp, fresh = await self._do(self._fresh)

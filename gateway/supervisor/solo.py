@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from gateway import registry
 from gateway.compose import Composer, retire
 from gateway.core.keys import Keys
 from gateway.core.parts import Parts
+from gateway.core.token import KeySet
 from gateway.link import lock
 from gateway.link.journal import JournalWriter
 from gateway.link.leases import LeaseClient
@@ -33,9 +35,12 @@ from gateway.supervisor.books import Books
 from gateway.supervisor.capture import Texts
 from gateway.supervisor.counting import Counting
 from gateway.supervisor.directory import Directory, News
+from gateway.supervisor.jwks import Jwks
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.main import data_dir
 from gateway.supervisor.replica import replica_id
+
+log = logging.getLogger("penstock")
 
 _TICK = 0.1  # seconds between two looks at limits, keys and the journal's next segment
 
@@ -74,6 +79,8 @@ class Solo:
         self._journal = journal
         self._counts: dict[tuple[str, ...], float] = {}
         self._keys = Keys()
+        self._key_set = KeySet(lambda: self._jwks.asked())
+        self._jwks = Jwks(self._rekeyed, self._unfetched, lambda *labels: None)
         self._calls = CallLog(settings.observe.calls)
         self._ledger = SqliteLedger(data / "ledger.sqlite")
         self._ledger.chain = replica_id(data)
@@ -97,11 +104,18 @@ class Solo:
     def _granted(self, worker: int, message: dict[str, Any]) -> None:
         self._leases.receive(message)
 
+    def _rekeyed(self, message: dict[str, Any]) -> None:
+        if self._key_set.replace(message["keys"], message["pause"]):
+            self._keys.renew()
+
+    def _unfetched(self, url: str, why: str) -> None:
+        log.warning("the key set %s can't be fetched: %s", url, why)
+
     def _asked(self, message: dict[str, Any]) -> None:
         self._limits.receive(0, message)
 
     def _parts(self, **revised: Any) -> Parts:
-        same: dict[str, Any] = {"keys": self._keys, "leases": self._leases, "counts": self._counts}
+        same: dict[str, Any] = {"keys": self._keys, "key_set": self._key_set, "leases": self._leases, "counts": self._counts}
         return Parts(worker=0, journal=self._journal, seal=self._seal.close, **same, **revised)
 
     async def open(self) -> Live:
@@ -117,12 +131,13 @@ class Solo:
         await self._directory.poll()
         pipeline, _ = await self._composer.compose(self._settings)
         self._live = Live(pipeline)
+        self._jwks.configure(self._settings.auth.jwt)
         self._books.start()
         self._chore = asyncio.create_task(self._look())
         return self._live
 
-    def _told(self, news: News) -> None:
-        self._keys.replace(self._directory.keys(), self._directory.tenants())
+    def _told(self, directory: Directory, news: News) -> None:
+        self._keys.replace(directory.keys(), directory.tenants())
 
     async def _look(self) -> None:
         while True:
@@ -135,6 +150,7 @@ class Solo:
         """The server has ended its calls: book them, and let go."""
         if self._chore is not None:
             self._chore.cancel()
+        await self._jwks.close()
         if self._live is not None:
             await retire(self._live.pipeline, self._composer.backends)
             self._books.ended(self._source, self._limits.lost(0))

@@ -50,11 +50,14 @@ class Replica:
         self.store = Store(store_url(url), 2.0)
         self.heard: list[News] = []
         replicas = self.others = Replicas(Entities(self.store), self.ledger, self.do)
-        self.directory = Directory(self.ledger, self.do, Settings(), self.heard.append, None, replicas)
+        self.directory = Directory(self.ledger, self.do, Settings(), self._told, None, replicas)
         self.channel = Channel(
             self.store, [CHANNEL], lambda name, data: self.directory.nudge(), self.directory.nudge
         )
         self.listening = listening
+
+    def _told(self, directory: Directory, news: News) -> None:
+        self.heard.append(news)
 
     async def do(self, work: Callable[[], Any]) -> Any:
         return work()

@@ -16,6 +16,8 @@ class PostgresLedger(SqlRecords, SqlCaptures):
     A lost connection is made anew at the next use; what was under way then is rolled back.
     """
 
+    common = True
+
     def __init__(self, url: str, replica: str = "") -> None:
         self._database = Database(url)
         self._replica = replica
