@@ -14,6 +14,8 @@ from pathlib import Path
 from gateway.core.codec import dumps
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# They would log what they send, credentials too.
+_TALKATIVE = ("httpx", "httpcore", "hpack", "h2", "psycopg", "redis", "jwt")
 _NOTED = ("event", "subject", "detail", "request_id")  # extras that go into the line
 _log = logging.getLogger("penstock.log")
 
@@ -46,7 +48,8 @@ def setup(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [stderr]
     root.setLevel(_LEVELS.get(level, logging.INFO))
-    logging.getLogger("httpx").setLevel(max(root.level, logging.WARNING))
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
 
 
 def call_line(record: bytes) -> bytes:

@@ -72,7 +72,7 @@ class Proxy(Sealed):
 
 
 class Header(Kind):
-    """A header's value: a Secret where it is `env:`, `file:` or `exec:`, else plain text."""
+    """A header's value: plain text, or a Secret where its source or the header's name says so."""
 
     _sealed = Sealed()
 
@@ -82,10 +82,14 @@ class Header(Kind):
             return self._sealed.parse(node, reading)
         if not text.isascii() or not text.isprintable() or text != text.strip() or len(text) > 4096:
             raise Wrong("must be printable ASCII without blanks at its ends, at most 4096 long")
-        return text
+        # By its name it holds a credential: then it is not shown, however it is written.
+        return self._sealed.parse(node, reading) if text and _CREDENTIAL.search(str(node.path[-1])) else text
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "maxLength": 4096}
+
+
+_CREDENTIAL = re.compile(r"(?i)auth|key|token|secret|cookie|passw|credential|signature")
 
 
 class HeaderName(Kind):

@@ -117,8 +117,8 @@ class HttpBackend:
         if makes and status < 400:
             measure(call, whole, exchange.coding)
         wire = exchange.onward
-        if wire is None:
-            return Reply(status, passed_on(exchange.headers), self._scrub(whole))
+        if wire is None or status >= 400:
+            return Reply(status, self._headers(exchange), self._scrub(whole))
         return Reply(status, [], self._scrub(whole), None, False, None, wire)
 
     async def models(self) -> list[dict[str, Any]]:
@@ -179,7 +179,8 @@ class HttpBackend:
     async def _reply(self, call: Call, exchange: Exchange, makes: bool, hide: bool) -> Reply:
         """Any answer; `ask` itself deals with the usual one, a whole document that is there already."""
         status, kind, coding, wire = exchange.status, exchange.kind.lower(), exchange.coding, exchange.onward
-        headers = passed_on(exchange.headers) if wire is None else []
+        wire = wire if status < 400 else None
+        headers = self._headers(exchange) if wire is None else []
         reply = Reply(status, headers, source=exchange, wire=wire or b"")
         if kind.startswith(b"text/event-stream"):
             tap: Tap = self._tap(call, hide)
@@ -201,6 +202,10 @@ class HttpBackend:
             measure(call, body, coding)
         reply.source, reply.body = None, self._scrub(body)
         return reply
+
+    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        """Those that go on. Refusals are where providers say back what was sent."""
+        return [(name, self._scrub(value)) for name, value in passed_on(exchange.headers)]
 
     def _tap(self, call: Call, hide: bool) -> StreamTap:
         return ChatTap(hide) if call.endpoint in _CHAT else ResponsesTap()
