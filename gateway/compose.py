@@ -73,6 +73,7 @@ class Composer:
             policies=settings.policies,
             prices=PriceList(settings.prices),
             auth_mode=settings.auth.mode,
+            jwt=settings.auth.jwt,
         )
         return Pipeline(self._stages(settings, parts), settings.revision, parts.keys)
 

@@ -152,7 +152,7 @@ class Pipeline:
         if len(origin.verdicts) >= _MOST_VERDICTS or len(call.model) > _LONGEST_MODEL:
             origin.verdicts.clear()
             return
-        expires = principal.key.expires
+        expires = principal.key.expires if principal.until is None else principal.until
         until = inf if expires is None else expires
         generation = self._keys.generation  # type: ignore[union-attr]
         origin.verdicts[call.model] = Verdict(
@@ -206,7 +206,7 @@ def refusal(call: Call, error: GatewayError) -> Reply:
     headers = [JSON, *error.headers]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, -int(-error.retry_after // 1))))
-    if error.status == 401:
+    if error.status == 401 and not any(name == b"www-authenticate" for name, _ in error.headers):
         headers.append((b"www-authenticate", b"Bearer"))
     return Reply(error.status, headers, dumps(error.document(call.id)))
 

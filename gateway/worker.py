@@ -26,6 +26,7 @@ from gateway.compose import Composer, retire
 from gateway.core.keys import Keys
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend
+from gateway.core.token import KeySet
 from gateway.front import asgi, lane
 from gateway.front.door import Door
 from gateway.link import ends, protocol
@@ -72,6 +73,7 @@ class Worker:
         self._number = number
         self._journal = journal
         self._keys = Keys()
+        self._key_set = KeySet(lambda: self._send({"t": "kid"}))
         self._seal = Seal()
         self._counts: dict[tuple[str, ...], float] = {}
         self._leases = LeaseClient(self._send, counts=self._counts)
@@ -87,6 +89,7 @@ class Worker:
     def _parts(self, **revised: Any) -> Parts:
         same: dict[str, Any] = {
             "keys": self._keys,
+            "key_set": self._key_set,
             "leases": self._leases,
             "journal": self._journal,
             "counts": self._counts,
@@ -113,9 +116,10 @@ class Worker:
                 self._keys.replace(protocol.entries_of(message), protocol.tenants_of(message) or ())
                 self._keyed.set()
             case "key_changes":
-                self._keys.change(
-                    protocol.entries_of(message), message["gone"], protocol.tenants_of(message)
-                )
+                self._keys.change(protocol.entries_of(message), message["gone"], protocol.tenants_of(message))
+            case "jwks":
+                if self._key_set.replace(message["keys"], message["pause"]):
+                    self._keys.renew()
             case "seal":
                 self._seal.hear(message)
             case "drain":

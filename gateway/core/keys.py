@@ -37,6 +37,10 @@ class Keys:
             known = self._callers[lasting] = Principal(lasting, self._groups(entry))
         return Principal(entry, known.groups, known.memo)
 
+    def renew(self) -> None:
+        """What was remembered of callers does not hold any more: others than keys may have changed."""
+        self.generation += 1
+
     def replace(self, entries: Iterable[KeyEntry], tenants: Iterable[Tenant] = ()) -> None:
         """Swap in a new set; a principal of whom nothing has changed stays, and keeps its memo.
 

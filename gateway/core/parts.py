@@ -11,6 +11,7 @@ from gateway.core.limit import LimitRule
 from gateway.core.policy import OPEN, Access, Policy
 from gateway.core.ports import Backend, Journal, KeyDirectory, Leases
 from gateway.core.route import ModelRule
+from gateway.core.token import Jwt, KeySet
 
 
 @dataclass(slots=True)
@@ -29,5 +30,7 @@ class Parts:
     auth_mode: str = "keys"  # or "open"
     access: Access = OPEN
     policies: tuple[Policy, ...] = ()
+    jwt: Jwt | None = None
+    key_set: KeySet = field(default_factory=KeySet)  # for `jwt`
     seal: Callable[[Mapping[str, Any]], str] | None = None  # for texts on their way through the journal
     counts: dict[tuple[str, ...], float] = field(default_factory=dict)  # metric deltas, see observe/metrics

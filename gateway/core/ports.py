@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from gateway.core.call import Call
+from gateway.core.group import Tenant
 from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.records import Actor
@@ -87,8 +88,11 @@ class KeyDirectory(Protocol):
     def find(self, digest: bytes) -> Principal | None:
         """Whose key this is. Expired and revoked entries are found too: the caller checks."""
 
-    def replace(self, entries: Sequence[KeyEntry]) -> None:
-        """Swap in a new set of keys; unchanged principals keep their memo."""
+    def caller(self, entry: KeyEntry) -> Principal:
+        """The principal of one that no key stands for: with its groups, and the memo of equal ones."""
+
+    def replace(self, entries: Iterable[KeyEntry], tenants: Iterable[Tenant] = ()) -> None:
+        """Swap in a new set of keys and tenants; unchanged principals keep their memo."""
 
 
 class Leases(Protocol):

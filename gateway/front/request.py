@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from gateway.core import credential
 from gateway.core.call import Headers, Origin
 from gateway.core.errors import CallerError
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
@@ -259,6 +260,9 @@ def hopeless(data: bytes, limit: int) -> None:
     if len(data) > limit:
         if b"\r\n" not in data[: MAX_TARGET + 40]:
             raise CallerError("The request target is too long.", status=414, code="caller_uri_too_long")
+        line = data[data.rfind(b"\r\n", 0, limit) + 2 : limit]  # the one that is too much
+        if line.partition(b":")[0].lower() in credential.NAMES:
+            raise credential.unknown()
         raise CallerError(
             f"The head is larger than {limit} bytes (server.bounds.headers).",
             status=431,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -87,6 +87,11 @@ def key_changes(
     """Keys that are new or have changed since `keys`, the ids of those gone, all tenants if any changed."""
     message = {"t": "key_changes", "keys": list(map(document_of, entries)), "gone": list(gone)}
     return message | ({"tenants": list(map(asdict, tenants))} if tenants is not None else {})
+
+
+def jwks(keys: Sequence[Mapping[str, Any]], pause: float) -> Message:
+    """The identity provider's public keys for a worker, and in how many seconds it may ask for others."""
+    return {"t": "jwks", "keys": list(keys), "pause": pause}
 
 
 def entries_of(message: Message) -> list[KeyEntry]:

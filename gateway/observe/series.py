@@ -125,6 +125,12 @@ WORKER_COUNTERS = {
 
 # Counters of the supervisor with labels, by the first argument of `Metrics.count`.
 OWN_COUNTERS = {
+    "jwks_fetches": Series(
+        "penstock_jwks_fetches",
+        "counter",
+        "Requests for the key set of callers' tokens: ok, failed.",
+        ("result",),
+    ),
     "secret_failures": Series(
         "penstock_secret_failures", "counter", "Commands that gave no secret; the one before stays in use."
     ),

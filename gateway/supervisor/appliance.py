@@ -211,10 +211,8 @@ class Appliance:
                 self._report.workers()
             case "failed":
                 self._failed(process, message["revision"])
-            case "kid":
-                self._lookout.jwks.asked()
-            case "stat":
-                self._report.metrics.stat(process.number, message)
+            case "kid" | "stat":
+                self._lookout.received(process.number, message)
             case _:
                 self._limits.receive(process.number, message)
 

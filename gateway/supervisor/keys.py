@@ -11,8 +11,8 @@ from gateway.settings.schema import Settings
 
 
 def first(ledger: Ledger, settings: Settings) -> str:
-    """Make a key when keys are asked for and there has never been one: its secret, else ""."""
-    if settings.auth.mode != "keys" or settings.keys or ledger.keys():
+    """Make a key where nobody could call without one, and there has never been one: its secret, or ""."""
+    if settings.auth.mode != "keys" or settings.auth.jwt or settings.keys or ledger.keys():
         return ""
     secret, entry = mint("first")
     ledger.add_key(entry, Actor("config", name="first start"))

@@ -1,4 +1,4 @@
-"""What the supervisor keeps an eye on beside its work: listeners, secrets that go stale, keys that end."""
+"""What the supervisor keeps an eye on beside its work: listeners, stale secrets, key sets, keys that end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 from gateway import registry
 from gateway.core.notice import Notice
 from gateway.core.principal import KeyEntry
+from gateway.link.protocol import Message
 from gateway.settings.exec import Command
 from gateway.settings.schema import Settings
 from gateway.supervisor.expiry import Expiry
+from gateway.supervisor.jwks import Jwks
 from gateway.supervisor.listen import StartError
 from gateway.supervisor.notices import Notices, kinds_of
 from gateway.supervisor.report import Report
 from gateway.supervisor.revisions import Revisions
+from gateway.supervisor.workers import Workers
 
 PAUSE = 1.0  # seconds between two looks
 _KEYS = 60.0  # seconds between two looks at the keys
@@ -26,10 +29,12 @@ _KEYS = 60.0  # seconds between two looks at the keys
 class Lookout:
     """One object between the appliance and all that tells or hears of notices."""
 
-    def __init__(self, revisions: Revisions, report: Report) -> None:
+    def __init__(self, revisions: Revisions, report: Report, workers: Workers) -> None:
         self._revisions = revisions
         self._report = report
         self._notices = Notices(report.metrics.count)
+        self.jwks = Jwks(workers.tell, self._unfetched, report.metrics.count)
+        workers.introduce("jwks", self.jwks.message)
         self._expiry = Expiry(self._notices.happened)
         self._plugins: tuple[Any, ...] = ()
         self._fault = ""
@@ -49,6 +54,10 @@ class Lookout:
             raise StartError(f"plugins: {error}") from None
 
     def _adopt(self, settings: Settings) -> None:
+        self._listen(settings)
+        self.jwks.configure(settings.auth.jwt)
+
+    def _listen(self, settings: Settings) -> None:
         if settings.plugins == self._plugins:
             return
         made = []
@@ -59,6 +68,16 @@ class Lookout:
                 raise registry.NotLoadable(f"{use!r}: {error}") from None
         self._notices.listen(made)
         self._plugins = settings.plugins
+
+    def _unfetched(self, url: str, why: str) -> None:
+        self._notices.happened("jwks.failed", url, why=why)
+
+    def received(self, number: int, message: Message) -> None:
+        """A worker's report, or that it has met a token with an unknown key."""
+        if message["t"] == "stat":
+            self._report.metrics.stat(number, message)
+        else:
+            self.jwks.asked()
 
     def restarted(self, number: int) -> None:
         """A worker had died and another was started."""
@@ -123,4 +142,5 @@ class Lookout:
 
     async def close(self) -> None:
         """What waits for listeners has two seconds."""
+        await self.jwks.close()
         await self._notices.close()

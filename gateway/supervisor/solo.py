@@ -115,7 +115,8 @@ class Solo:
         self._limits.receive(0, message)
 
     def _parts(self, **revised: Any) -> Parts:
-        same: dict[str, Any] = {"keys": self._keys, "key_set": self._key_set, "leases": self._leases, "counts": self._counts}
+        same: dict[str, Any] = {"keys": self._keys, "leases": self._leases, "counts": self._counts}
+        same["key_set"] = self._key_set
         return Parts(worker=0, journal=self._journal, seal=self._seal.close, **same, **revised)
 
     async def open(self) -> Live:

@@ -173,10 +173,11 @@ class Workers:
         """Send workers that start later what this then gives."""
         self._greetings[kind] = made
 
-    def tell(self, message: Message) -> None:
-        """To all workers that run now."""
+    def tell(self, message: Message | None) -> None:
+        """To all workers that run now; None is nothing to tell."""
         for number in self.running:
-            self.send(number, message)
+            if message is not None:
+                self.send(number, message)
 
     @property
     def ready(self) -> int:
