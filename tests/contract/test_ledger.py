@@ -18,6 +18,7 @@ from gateway.core.principal import KeyEntry
 from gateway.core.record import FIELDS, abandoned
 from gateway.core.usage import KINDS
 from gateway.stores.sqlite import SqliteLedger
+from tests.contract import given as stores
 
 NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z in ms
 HOUR = 3_600_000
@@ -49,18 +50,15 @@ CALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["sqlite"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    assert request.param == "sqlite"
-    return tmp_path / "ledger.db"
+@pytest.fixture(params=stores.KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[stores.Store]:
+    with stores.made(request.param, tmp_path, request) as store:
+        yield store
 
 
 @pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    ledger = SqliteLedger(path)
-    ledger.open()
-    yield ledger
-    ledger.close()
+def ledger(store: stores.Store) -> Ledger:
+    return store.open("local")
 
 
 def call(**fields: Any) -> dict[str, Any]:
@@ -83,7 +81,7 @@ def limit(unit: str = "tokens", scope: tuple[str, ...] = ("key",), **window: Any
     return LimitRule(id="r", scope=scope, unit=unit, amount=1000, **window)
 
 
-def test_rows_and_offsets_move_together(ledger: Ledger, path: Path) -> None:
+def test_rows_and_offsets_move_together(ledger: Ledger) -> None:
     ledger.commit([call(id="one"), call(id="two")], {"boot-1": 120, "boot-2": 7})
     ledger.commit([], {"boot-2": 9})
     assert ledger.offsets() == {"boot-1": 120, "boot-2": 9}
@@ -100,17 +98,15 @@ def test_a_batch_that_was_booked_already_is_refused_whole(ledger: Ledger) -> Non
     assert ledger.usage(())[0]["calls"] == 1
 
 
-def test_everything_is_there_after_a_restart(ledger: Ledger, path: Path) -> None:
+def test_everything_is_there_after_a_restart(ledger: Ledger, store: stores.Store) -> None:
     ledger.commit([call()], {"a": 10})
     ledger.add_key(key("ci"))
     before = ledger.usage(("key", "day"))
     ledger.close()
-    again = SqliteLedger(path)
-    again.open()
+    again = store.open("local")
     assert (again.offsets(), again.keys(), again.usage(("key", "day"))) == ({"a": 10}, [key("ci")], before)
     again.commit([call()], {"a": 11})
     assert again.usage(())[0]["calls"] == 2
-    again.close()
 
 
 def test_a_record_with_no_field_at_all_is_a_row_of_zeros(ledger: Ledger) -> None:
@@ -264,7 +260,7 @@ def test_spent_joins_several_scopes(ledger: Ledger) -> None:
     rows = ledger.spent(limit(scope=("tenant", "model"), seconds=60.0), NOON - 60_000)
     assert {row.value for row in rows} == {"acme/gpt-4o-mini", "acme/gpt-4o"}
     rows = ledger.spent(limit(scope=("global",), seconds=60.0), NOON - 60_000)
-    assert [(row.value, row.requests) for row in rows] == [("", 1), ("", 1)]
+    assert sum(row.requests for row in rows if row.value == "") == 2
 
 
 def test_spent_leaves_out_refused_calls_and_counts_holds_where_nobody_knows(ledger: Ledger) -> None:
@@ -322,16 +318,14 @@ def test_the_same_secret_twice_is_a_fault(ledger: Ledger) -> None:
         ledger.add_key(key("\ud800", id="c", digest=b"c"))
 
 
-def test_what_another_process_commits_is_noticed_once(ledger: Ledger, path: Path) -> None:
-    other = SqliteLedger(path)
-    other.open()
+def test_what_another_process_commits_is_noticed_once(ledger: Ledger, store: stores.Store) -> None:
+    other = store.open("other")
     assert not ledger.changed()
     ledger.commit([call()], {"a": 1})
     assert not ledger.changed()
     other.add_key(key("ci"))
     assert [ledger.changed(), ledger.changed()] == [True, False]
     assert ledger.keys() == [key("ci")]
-    other.close()
 
 
 def test_the_record_has_no_field_that_the_tests_forgot() -> None:

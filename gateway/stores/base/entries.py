@@ -127,13 +127,12 @@ def values(sheet: Sheet, names: Sequence[str]) -> list[Sequence[Any]]:
 
 def _column(sheet: Sheet, name: str) -> Sequence[Any]:
     found = sheet.column(name)
-    if name in SUMS:
-        return found if max(found) <= MOST else [min(each, MOST) for each in found]
     if name in JSON:
         return [dumps(value).decode() if value else "" for value in found]
-    if name == "ts" and set(map(type, found)) != {int}:
-        raise OddFieldError("ts is a whole number")
-    return found
+    kind = str if name in TEXTS else int
+    if set(map(type, found)) != {kind}:
+        raise OddFieldError(f"{name} is {kind.__name__}")
+    return [min(each, MOST) for each in found] if name in SUMS and max(found) > MOST else found
 
 
 def plain(record: Mapping[str, Any], text: Callable[[str], str] = str) -> dict[str, Any]:

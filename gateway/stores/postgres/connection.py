@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL: made when it is needed, made anew after a loss, every error a `LedgerError`."""
+"""One connection to PostgreSQL, made anew after a loss; every error is a `LedgerError`."""
 
 from __future__ import annotations
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from gateway.core.errors import LedgerError
 from gateway.stores.base import captures
-from gateway.stores.postgres import records
+from gateway.stores.postgres import calls, records
 from gateway.stores.postgres.connection import SCHEMA, Database, Session
 
 # Supervisors that start at once migrate one after the other: the others find it done.
 _LOCK = 0x70656E73746F636B  # "penstock"
 
 # Each takes the database one version further.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (records.STATEMENTS, captures.tables("BIGINT"))
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    records.STATEMENTS,
+    captures.tables("BIGINT"),
+    calls.STATEMENTS,
+)
 
 
 def migrate(database: Database) -> None:
-    """Bring the tables to the newest version, all or nothing. Raises `LedgerError` for one from the future."""
+    """Bring the tables to the newest version, all or nothing; one from the future is a `LedgerError`."""
     with database.translated() as session:
         if _version(session) == len(MIGRATIONS):
             return
