@@ -16,7 +16,7 @@ EACH = 5  # records per key, code and rule in one minute; what is beyond is coun
 GROUPS = 1000  # keys, codes and rules told apart in one minute
 OTHERS = "*"  # what is beyond is counted under this name for the key
 
-_RULES = ("policy", "limit")  # members of `reasons` that name the rule
+_POLICIES = ("policy_denied", "policy_requirement")  # codes of `[[policies]]`; others may be of a limit
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ def _add(found: dict[tuple[str, str, str], Refusals], sheet: Sheet) -> None:
     for place, (key, code, reasons, ts) in enumerate(zip(*columns, strict=True)):
         if not _policy(code):
             continue
-        group = (str(key or ""), code, rule_of(reasons))
+        group = (str(key or ""), code, rule_of(code, reasons))
         alike = found.get(group)
         if alike is None:
             alike = found[group] = Refusals(*group)
@@ -67,18 +67,20 @@ def _record(sheet: Sheet, place: int) -> dict[str, Any]:
     return {**sheet.common, **{name: column[place] for name, column in sheet.columns.items()}}
 
 
-def rule_of(reasons: Any) -> str:
-    """The policy or limit that a call's reasons name as the one that refused it; "" where they name none."""
-    if not isinstance(reasons, Mapping):
-        return ""
-    return next((str(reasons[name]) for name in _RULES if reasons.get(name)), "")
+def rule_of(code: str, reasons: Any) -> str:
+    """The policy or limit that a call's reasons name as the one that refused it; "" where they name none.
+
+    Policies that set something are named before the one that refuses.
+    """
+    named = reasons.get("policy" if code in _POLICIES else "limit") if isinstance(reasons, Mapping) else None
+    return str(named).rpartition(",")[2] if named else ""
 
 
 def target(code: str, rule: str) -> str:
     """What the record is about: the rule, where one is named, else the kind of refusal."""
     if not rule:
         return f"policy/{code.removeprefix('policy_')}"
-    return f"{'policy' if code == 'policy_denied' else 'limit'}/{rule}"
+    return f"{'policy' if code in _POLICIES else 'limit'}/{rule}"
 
 
 def _deed(record: Mapping[str, Any], rule: str) -> Deed:

@@ -494,7 +494,8 @@ def test_a_refusal_by_policy_is_booked_and_audited_together(records: Ledger) -> 
     ("fields", "target"),
     [
         ({"reasons": {}}, "policy/rate_limited"),
-        ({"code": "policy_denied", "reasons": {"policy": "no-tools"}}, "policy/no-tools"),
+        ({"code": "policy_denied", "reasons": {"policy": "cool,no-tools"}}, "policy/no-tools"),
+        ({"reasons": {"policy": "cool", "limit": "few"}}, "limit/few"),
         ({"code": "policy_model_denied", "reasons": ""}, "policy/model_denied"),
     ],
 )
