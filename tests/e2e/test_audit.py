@@ -40,6 +40,8 @@ def test_start_reloads_refused_ones_too_and_stop_are_in_the_audit(tmp_path: Path
         gateway.write(FEW)
         until("the reload is noted", lambda: "config.reload" in actions(gateway))
         gateway.write("nonsense = 1")
+        until("the fault is told", lambda: "configuration is unchanged" in gateway.output())
+        gateway.write(FEW)
         until("the fault is noted", lambda: "config.refuse" in actions(gateway))
         gateway.signal(signal.SIGTERM)
         assert gateway.wait() == 0
