@@ -42,7 +42,10 @@ def reasons(call: Call) -> bytes:
                 plan.shown.clear()
             block = plan.shown[call.model] = _reasons(call.revision, target, call.model, plan.reason)
         return block
-    reason = call.reasons.get("route") or (plan.reason if plan is not None else call.code)
+    if plan is None or (call.code and not call.tries):  # nobody was asked: why not?
+        reason = call.code
+    else:
+        reason = call.reasons.get("route") or plan.reason
     if "limits" in call.reasons:
         reason += f";limits:{call.reasons['limits']}"
     return _reasons(call.revision, target, call.model, reason)

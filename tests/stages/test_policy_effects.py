@@ -74,6 +74,9 @@ def test_models_can_be_allowed_per_tenant_by_one_denial() -> None:
     assert policed.verdict({**CHAT, "model": "o3"}, tenant="acme") == ""
     assert policed.verdict({**CHAT, "model": "gpt-5"}, tenant="acme") == DENIED
     assert policed.verdict({**CHAT, "model": "gpt-5"}, tenant="other") == ""
+    assert policed.verdict({"prompt": "x", "model": ""}, "/images/generations", tenant="acme") == DENIED
+    assert policed.verdict(None, "/responses/r_1", endpoint="responses", method="GET", tenant="acme") == ""
+    assert policed.verdict(None, "/files", body=b"--x", tenant="acme") == ""
 
 
 def test_a_stage_without_policies_is_not_needed() -> None:
@@ -150,6 +153,13 @@ def test_an_exact_value_stands_whatever_the_caller_says() -> None:
         ("/chat/completions", "azure/gpt-5", {}, {"max_completion_tokens": 100}),
         ("/chat/completions", "gpt-4o", {"max_completion_tokens": 500}, {"max_completion_tokens": 100}),
         ("/chat/completions", "m", {"max_tokens": 50}, {"max_tokens": 50}),
+        ("/chat/completions", "m", {"max_tokens": None}, {"max_tokens": 100}),
+        (
+            "/chat/completions",
+            "m",
+            {"max_tokens": None, "max_completion_tokens": 500},
+            {"max_tokens": None, "max_completion_tokens": 100},
+        ),
         (
             "/chat/completions",
             "m",
@@ -272,7 +282,7 @@ def test_whatever_is_sent_the_ceilings_hold(given: dict[str, Any], order: list[i
     policed = Policed("".join(f'[[policies]]\nname = "p{at}"\n{texts[at]}\n' for at in order))
     found = forwarded(policed, given)
     assert found["temperature"] <= 0.2 and found["max_tokens"] <= 64
-    assert found["top_p"] == 0.5 and found["seed"] == 1 and found.get("n", 1) <= 2
+    assert found["top_p"] == 0.5 and found["seed"] == 1 and (found.get("n") or 1) <= 2
     assert all(type(found[name]) in (int, float) for name in ("temperature", "max_tokens", "top_p"))
 
 

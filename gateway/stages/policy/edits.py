@@ -69,14 +69,14 @@ def _names(member: str) -> tuple[str, ...]:
 def _values(setting: Setting, seen: Seen) -> dict[str, Any]:
     """Members with their new values."""
     document, member = seen.document, setting.member
+    stated = [name for name in _names(member) if document.get(name) is not None]
     found = {}
-    for name in _names(member):
-        if name in document:
-            value = _lowered(document[name], setting)
-            if type(value) is not type(document[name]) or value != document[name]:
-                found[name] = value
+    for name in stated:
+        value = _lowered(document[name], setting)
+        if type(value) is not type(document[name]) or value != document[name]:
+            found[name] = value
     effective = BOUNDS.get(seen.call.endpoint, (member,)) if member == "max_tokens" else (member,)
-    if not any(name in document for name in effective) and _added(setting, seen):
+    if not any(name in stated for name in effective) and _added(setting, seen):
         found[_own_name(member, seen)] = _lowered(None, setting)
     return found
 

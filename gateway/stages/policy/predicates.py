@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from gateway.core.policy import CLASS, STEADY, Globs, Header, Hours, Levels, Networks, Range, When
 from gateway.core.principal import KeyEntry
 from gateway.core.tools import Offered
-from gateway.stages.policy.seen import OPAQUE, UNKNOWN, Seen
+from gateway.stages.policy.seen import EMPTY, OPAQUE, UNKNOWN, Seen
 
 Holds = Callable[[Seen], bool | None]
 Bound = bool | None | Holds
@@ -75,6 +75,7 @@ class Fixed:
         self.levels = levels
         self.roles = key.roles
         self.hidden = kind == OPAQUE and not model  # the model stands where nobody here can read it
+        self.asked = bool(model) or not (kind == EMPTY or names[0] == "files")  # else no model is asked
         self.names: dict[str, tuple[str, ...]] = {
             "tenant": (key.tenant,),
             "team": (key.team,),
@@ -93,8 +94,8 @@ class Fixed:
             return some(test, self.roles)
         if name == "classification":
             return _level(test, self.level, self.levels)
-        if name == "model" and self.hidden:
-            return None
+        if name == "model" and (self.hidden or not self.asked):
+            return None if self.hidden else False
         return one(test, *self.names[name])
 
 

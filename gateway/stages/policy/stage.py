@@ -75,6 +75,9 @@ class Compiled:
         self.idle = not (denials or self.others or self.shadows or self.grants is not None)
 
 
+_IDLE = Compiled([], ("",), None, False)  # shared: with many keys most have nothing left
+
+
 class Policies(Stage):
     """Refuses, demands and sets what `[[policies]]` say. Raises `PolicyError` (403, or 400 for a demand).
 
@@ -118,6 +121,7 @@ class Policies(Stage):
         if compiled is None:
             backends, rules = self.bound(call)
             compiled = Compiled(rules, backends, self.price(call), self._deny)
+            compiled = _IDLE if compiled.idle else compiled
             if len(known) >= _MOST_COMPILED:
                 known.clear()
             if len(call.model) + len(where) <= _LONGEST:
