@@ -117,9 +117,9 @@ class HttpBackend:
         if makes and status < 400:
             measure(call, whole, exchange.coding)
         wire = exchange.onward
-        if wire is None or status >= 400:
+        if wire is None:
             return Reply(status, self._headers(exchange), self._scrub(whole))
-        return Reply(status, [], self._scrub(whole), None, False, None, wire)
+        return Reply(status, [], self._scrub(whole), None, False, None, self._scrub(wire))
 
     async def models(self) -> list[dict[str, Any]]:
         """What the provider lists, remembered for a minute; one request at a time."""
@@ -179,9 +179,8 @@ class HttpBackend:
     async def _reply(self, call: Call, exchange: Exchange, makes: bool, hide: bool) -> Reply:
         """Any answer; `ask` itself deals with the usual one, a whole document that is there already."""
         status, kind, coding, wire = exchange.status, exchange.kind.lower(), exchange.coding, exchange.onward
-        wire = wire if status < 400 else None
         headers = self._headers(exchange) if wire is None else []
-        reply = Reply(status, headers, source=exchange, wire=wire or b"")
+        reply = Reply(status, headers, source=exchange, wire=self._scrub(wire or b""))
         if kind.startswith(b"text/event-stream"):
             tap: Tap = self._tap(call, hide)
             if coding.lower() in (b"gzip", b"x-gzip", b"deflate"):
@@ -204,7 +203,7 @@ class HttpBackend:
         return reply
 
     def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        """Those that go on. Refusals are where providers say back what was sent."""
+        """Those that go on, without what a provider may say back of the credentials."""
         return [(name, self._scrub(value)) for name, value in passed_on(exchange.headers)]
 
     def _tap(self, call: Call, hide: bool) -> StreamTap:
