@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 
 from gateway.core.limit import UNITS, LimitRule
 from gateway.stores.leases.ask import Ask
-from gateway.stores.leases.gcra import GcraWindow
+from gateway.stores.leases.share import TIGHT, Share
 from gateway.stores.leases.threshold import Threshold
-from gateway.stores.leases.window import CalendarWindow, RollingWindow, Window
+from gateway.stores.leases.window import CalendarWindow
+from gateway.stores.leases.windows import window_of
 
 # Seconds a worker may refuse by itself what was refused once. Settles free tokens, money and places at
 # any time, requests come back by the window alone; either way a refusal is called off when room appears.
 MEMORY = {unit: 1.0 if unit == "requests" else 0.05 for unit in UNITS}
-TIGHT = 1.5  # seconds a recalled worker keeps handing back what becomes free
-DRY = 1.2  # how long the authority relies on that: shorter, as the worker starts counting later
 
 
 class Lease:
@@ -32,12 +31,14 @@ class Lease:
 class Account:
     """used + leased ≤ limit, but for overruns and lowered limits. Times are the authority's clock.
 
-    `amount` is the rule's with the raises in force.
+    `amount` is the rule's with the raises in force. With a `share` the limit is kept by the store that
+    replicas share: then `left` is what this replica has from there, and the window counts its own use alone.
     """
 
     __slots__ = (
         "_leased",
         "_now",
+        "_steady",
         "amount",
         "denied",
         "dry",
@@ -47,21 +48,30 @@ class Account:
         "queue",
         "recalls",
         "rule",
+        "share",
         "threshold",
         "value",
         "window",
     )
 
     def __init__(
-        self, name: str, rule: LimitRule, value: str, now: Callable[[], float], raised: int = 0
+        self,
+        name: str,
+        rule: LimitRule,
+        value: str,
+        now: Callable[[], float],
+        raised: int = 0,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self.name = name
         self.rule = rule
         self.value = value
         self.amount = rule.amount + raised
         self._now = now  # the window's clock: epoch for calendar windows, steady for the others
+        self._steady = steady or now
         self.window = window_of(rule, self.amount)
         self.threshold = Threshold()
+        self.share: Share | None = None
         self.leases: dict[int, Lease] = {}
         self.orphans: dict[int, int] = {}  # units of dead workers, until they are recounted
         self._leased = 0
@@ -90,11 +100,26 @@ class Account:
     @property
     def left(self) -> int:
         """What may still be leased; below 0 after an overrun or a lowered limit."""
+        if self.share is not None:
+            return self.share.unleased(self._leased, self.rule, self.amount, self._steady())
         return self.most - self.used - self._leased
+
+    @property
+    def told(self) -> int:
+        """What is left as far as is known here, at the store as well."""
+        share = self.share
+        return self.left if share is None or share.upstream.lost else self.left + max(share.left, 0)
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether calls pass uncounted now, as the rule wants it while the store is lost."""
+        return self.share is not None and self.share.upstream.lost and self.rule.on_store_loss == "open"
 
     def empty(self, now: float) -> bool:
         """Whether forgetting it loses nothing."""
         if self._leased or self.queue or self.recalls or self.used:
+            return False
+        if self.share is not None and self.share.busy:
             return False
         return all(until <= now for until, _ in self.denied.values())
 
@@ -119,6 +144,8 @@ class Account:
                 del self.leases[worker]
         if self.window and used + over > 0:
             self.window.charge(self._now(), used + over)
+            if self.share is not None:
+                self.share.use(used, over, self.rule, self._steady())
 
     def orphan(self, worker: int, token: int) -> Lease | None:
         """A worker has died: what it may have used still counts until `adopt`; places are free at once."""
@@ -137,7 +164,10 @@ class Account:
         units = self.orphans.pop(token, 0)
         self._leased -= units
         if self.window and units:
-            self.window.charge(self._now(), min(max(used, 0), units))
+            used = min(max(used, 0), units)
+            self.window.charge(self._now(), used)
+            if self.share is not None:
+                self.share.use(used, 0, self.rule, self._steady())
 
     def replace(self, rule: LimitRule, raised: int) -> bool:
         """The rule or its raises have changed. Whether what was counted stays: not for another window."""
@@ -150,16 +180,27 @@ class Account:
             self.window.limit = self.amount
         return same
 
+    def lacks(self, need: int) -> bool:
+        """Whether there is not so much: not only here, but anywhere."""
+        share = self.share
+        if need <= self.left:
+            return False
+        if share is None or share.upstream.lost or need > self.most:
+            return True
+        return share.refuses(need - self.left, self._steady())
+
     def near(self) -> int | None:
         """What is used, when that has just crossed the share at which an event is wanted."""
-        if not self.window or not self.rule.warn:
+        if not self.window or not self.rule.warn or (self.share and not self.share.upstream.lost):
             return None
         now, used = self._now(), self.used
         crossed = self.threshold.near(used, self.rule.warn * self.most, now, self._length(now))
         return used if crossed else None
 
     def reached(self) -> bool:
-        """Whether a refusal now is the first in its window."""
+        """Whether a refusal now is the first in its window. Where the store keeps the limit, it says so."""
+        if self.share is not None and not self.share.upstream.lost:
+            return False
         now = self._now()
         return self.threshold.reached(now, self._length(now))
 
@@ -172,6 +213,8 @@ class Account:
         until = max((t for w, (t, _) in self.denied.items() if w != worker), default=0.0)
         if self.queue:
             until = max(until, now + TIGHT)
+        if self.share is not None:
+            until = max(until, self.share.tight_until)
         return max(until - now, 0.0)
 
     def to_recall(self, asker: int, now: float) -> Iterator[int]:
@@ -186,7 +229,12 @@ class Account:
         Where that depends on calls under way: until it would without them, at least a second. Where
         `need` is above the limit: until the window is whole.
         """
-        window = self.window
+        window, share = self.window, self.share
+        if share is not None:
+            now = self._steady()
+            if share.upstream.lost:
+                return share.spare_retry(need, self.rule, now)
+            return max(share.retry_at - now, 0.001)
         if window is None:
             return 1.0
         now = self._now()
@@ -195,17 +243,6 @@ class Account:
             at = window.retry_at(need, now) if need <= window.most else window.whole_at(now)
             at = max(at, now + 1.0)
         return at - now
-
-
-def window_of(rule: LimitRule, amount: int) -> Window | None:
-    """The window that a rule counts in; None for calls at once."""
-    if rule.unit == "concurrent":
-        return None
-    if rule.calendar:
-        return CalendarWindow(amount, rule.calendar, rule.zone)
-    if rule.burst:
-        return GcraWindow(amount, rule.seconds, rule.burst)
-    return RollingWindow(amount, rule.seconds)
 
 
 def _shape(rule: LimitRule) -> tuple[object, ...]:

@@ -21,14 +21,19 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """One worker's question. It holds nothing while it waits."""
+    """One worker's question, asked at `born` (the authority's clock). It holds nothing while it waits."""
 
     worker: int
     id: int
     parts: list[Part]
+    born: float = 0.0
 
     def forget(self, account: Account) -> None:
         """The rule of this account is gone."""
         for part in self.parts:
             if part.account is account:
                 part.account = None
+
+    def need_of(self, account: Account) -> int:
+        """What it needs of this account."""
+        return sum([part.need for part in self.parts if part.account is account])

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from gateway.core.limit import LimitRule, Raise, Spent
 from gateway.stores.leases.account import Account
 from gateway.stores.leases.raises import Raises
+from gateway.stores.leases.upstream import Upstream
 from gateway.stores.leases.window import SLICES, bounds
 
 MOST = 100_000  # accounts; when none of them can be dropped, new ones are refused
@@ -19,8 +20,11 @@ _SWEEP = 256
 class Book:
     """Accounts by "rule id|scope value"."""
 
-    def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], wall: Callable[[], float], upstream: Upstream | None = None
+    ) -> None:
         self._clock = clock
+        self._upstream = upstream
         self._wall = wall
         self._rules: dict[str, LimitRule] = {}
         self._raises = Raises(wall)
@@ -51,7 +55,10 @@ class Book:
             # Nothing fits, as a call that nobody counts is no option; the account is not kept.
             return Account(name, replace(rule, unit="concurrent", amount=0), value, self._clock)
         raised = self._raises.extra(identity, value)
-        account = Account(name, rule, value, self._wall if rule.calendar else self._clock, raised)
+        now = self._wall if rule.calendar else self._clock
+        account = Account(name, rule, value, now, raised, self._clock)
+        if self._upstream is not None:
+            account.share = self._upstream.share(account.most)
         self._accounts[name] = account
         return account
 
@@ -62,6 +69,8 @@ class Book:
             name, account = self._accounts.popitem(last=False)
             if account.empty(now):
                 dropped += 1
+                if self._upstream is not None:
+                    self._upstream.forget(account)
             else:
                 self._accounts[name] = account
         return dropped

@@ -27,6 +27,11 @@ class Outbox:
         self._open.pop(worker, None)
         self._messages.append((worker, {"t": "recall", "names": [name], "tight": tight}))
 
+    def store(self, worker: int, lost: bool) -> None:
+        """Whether the store that replicas share is lost."""
+        self._open.pop(worker, None)
+        self._messages.append((worker, {"t": "store", "lost": lost}))
+
     def take(self) -> list[tuple[int, Message]]:
         """All messages; the outbox is empty afterwards."""
         messages, self._messages = self._messages, []

@@ -64,8 +64,8 @@ class RollingWindow:
 
     @property
     def slices(self) -> list[tuple[float, int]]:
-        """What was used, with the times from which it counts, oldest first."""
-        return [(index * self._slice / 1_000_000, amount) for index, amount in self._slices]
+        """What was used, with the times before which it was, oldest first."""
+        return [((index + 1) * self._slice / 1_000_000, amount) for index, amount in self._slices]
 
     def _index(self, at: float) -> int:
         return int(at * 1_000_000 + 0.5) // self._slice
