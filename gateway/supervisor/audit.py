@@ -49,15 +49,31 @@ def noted_heads(file: Path) -> list[tuple[str, int, str]]:
         raise ValueError(f"{file} is not what the gateway wrote: {error}") from None
 
 
+def keep_heads(file: Path, heads: Mapping[str, tuple[int, str]]) -> None:
+    """Note newer heads. Raises `OSError`, and `ValueError` as `noted_heads`.
+
+    Never back: of a chain that has become shorter, or another one, what was noted stays, and says so.
+    """
+    known = {chain: (n, hash) for chain, n, hash in noted_heads(file)}
+    kept = dict(heads)
+    for chain, noted in known.items():
+        found = heads.get(chain, (0, ""))
+        if found[0] < noted[0] or (found[0] == noted[0] and found != noted):
+            log.error("the audit chain %s has lost its end: penstock audit verify says more", chain)
+            kept[chain] = noted
+    if kept != known:
+        note_heads(file, kept)
+
+
 class Keeper:
-    """Tends the audit of a running appliance. `keep` is in seconds; 0.0 keeps all of it."""
+    """Tends the audit of a running appliance. `keep` is in seconds; 0.0 keeps all of it for good."""
 
     def __init__(self, records: Records, do: InThread, data: Path, keep: float) -> None:
         self.keep = keep
         self._records = records
         self._do = do
         self._file = data / HEAD
-        self._heads: dict[str, tuple[int, str]] | None = None  # None: not read yet
+        self._heads: dict[str, tuple[int, str]] = {}  # as they were seen last
         self._tended = self._pruned = -_PRUNE
         self._refused = ""
 
@@ -112,18 +128,6 @@ class Keeper:
             log.error("%s can't be kept: %s", self._file, error)
 
     def _note(self, heads: dict[str, tuple[int, str]]) -> None:
-        """Never back: a chain that has become shorter, or another one, keeps what was noted of it."""
-        if self._heads is None:
-            self._heads = {chain: (n, hash) for chain, n, hash in noted_heads(self._file)}
-        if heads == self._heads:
-            return
-        kept = dict(heads)
-        for chain, noted in self._heads.items():
-            found = heads.get(chain, (0, ""))
-            if found[0] < noted[0] or (found[0] == noted[0] and found != noted):
-                kept[chain] = noted
-        if kept != self._heads:
-            note_heads(self._file, kept)
-            self._heads = kept
-            for chain in [chain for chain in kept if kept[chain] != heads.get(chain)]:
-                log.error("the audit chain %s has lost its end: penstock audit verify says more", chain)
+        if heads != self._heads:
+            keep_heads(self._file, heads)
+            self._heads = heads
