@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 from gateway.core.notice import Listener
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend, Stage
+from gateway.core.store import LedgerStore
 from gateway.settings.schema import BackendSettings, Settings
 
 STAGES = (
@@ -32,6 +34,12 @@ BACKENDS = {
     "openai": "gateway.backends.openai:OpenAIBackend",
     "azure": "gateway.backends.azure:AzureBackend",
     "echo": "gateway.backends.echo.backend:EchoBackend",
+}
+
+
+LEDGERS = {
+    "sqlite": "gateway.stores.sqlite:SqliteLedger",
+    "postgresql": "gateway.stores.postgres:PostgresLedger",
 }
 
 
@@ -88,6 +96,17 @@ def _plugin(use: str, options: Mapping[str, object], parts: Parts) -> Stage | No
             " or gateway.core.notice.Listener"
         )
     return found(options, parts)
+
+
+def ledger(settings: Settings, data: Path, replica: str) -> LedgerStore:
+    """The ledger that the settings name, not open yet: in the directory `data`, or a database."""
+    url = settings.state.ledger
+    if url is None:
+        store = load(LEDGERS["sqlite"])(data / "ledger.sqlite", replica)
+    else:
+        store = load(LEDGERS["postgresql"])(url.reveal(), replica)
+    store.chain = replica
+    return cast(LedgerStore, store)
 
 
 def listeners(settings: Settings) -> list[tuple[str, Listener, Mapping[str, object]]]:

@@ -16,16 +16,15 @@ from gateway.settings.schema import Settings
 def opened(settings: Settings, create: bool = False) -> Iterator[Ledger | None]:
     """The ledger in data_dir; None where there is none yet and none is to be made. Raises `Refused`."""
     file = Path(settings.server.data_dir) / "ledger.sqlite"
-    if not create and not file.exists():
+    if settings.state.ledger is None and not create and not file.exists():
         yield None
         return
-    from gateway.stores.sqlite import SqliteLedger
+    from gateway import registry
     from gateway.supervisor.replica import replica_id
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ledger = SqliteLedger(file)
-        ledger.chain = replica_id(file.parent)
+        ledger = registry.ledger(settings, file.parent, replica_id(file.parent))
         ledger.open()
     except OSError as error:
         raise Refused(f"{file.parent} can't be used: {(error.strerror or str(error)).lower()}") from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from gateway.core.call import Call
 from gateway.core.group import Tenant
+from gateway.core.keep import Keep
 from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.records import Actor
@@ -140,15 +140,6 @@ class Leases(Protocol):
 
     def standing(self, bucket: Bucket) -> Standing | None:
         """How a bucket stands as far as is known here."""
-
-
-@dataclass(slots=True, frozen=True)
-class Keep:
-    """How long a ledger keeps single calls, sums by hour and sums by day; seconds, 0.0 is for good."""
-
-    calls: float = 90 * 86_400.0
-    hours: float = 400 * 86_400.0
-    days: float = 5 * 366 * 86_400.0
 
 
 class Ledger(Protocol):

@@ -10,6 +10,7 @@ from gateway.settings.address import Listen
 from gateway.settings.faults import did_you_mean, quote
 from gateway.settings.jwt import JWT
 from gateway.settings.kinds import INVALID, Flag, Kind, Number, PathName, Reading, Text, Wrong, text_of
+from gateway.settings.ledger import KEEP, LedgerPlace
 from gateway.settings.quantities import Duration, Size
 from gateway.settings.schema import Auth, Bounds, Observe, Server, State, Tls
 from gateway.settings.shared import Shared
@@ -133,10 +134,8 @@ STATE = Table(
     "state",
     State,
     {
-        "ledger": Field(
-            Text(choices=("sqlite",), later={r"postgres(ql)?(://.*)?": "a PostgreSQL ledger"}),
-            "the record of what was used: a file in data_dir",
-        ),
+        "ledger": Field(LedgerPlace(), "the record of what was used: SQLite in data_dir, or PostgreSQL"),
+        "keep": Field(KEEP, "for how long what was recorded is kept"),
         "shared": Field(Shared(), "limits and events between replicas: in memory, or in Redis or Valkey"),
         "timeout": Field(Duration(least=0.005, example="75ms"), "shared state that is slower counts as lost"),
         "blobs": Field(Later(), "cached answers"),

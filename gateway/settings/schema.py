@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.cost import Price
 from gateway.core.group import Tenant
+from gateway.core.keep import USUAL, Keep
 from gateway.core.limit import LimitRule
 from gateway.core.policy import OPEN, Access, Policy
 from gateway.core.principal import KeyEntry
@@ -55,7 +56,8 @@ class Server:
 class State:
     """`[state]`."""
 
-    ledger: str = "sqlite"
+    ledger: Secret | None = None  # a database's URL; None: SQLite in data_dir
+    keep: Keep = USUAL
     shared: Secret | None = None  # a store's URL (`settings.shared.store_url`); None: memory
     timeout: float = 0.075  # seconds in which the shared state is to answer
 

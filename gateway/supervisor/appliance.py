@@ -22,7 +22,7 @@ from gateway.supervisor.revisions import Revisions
 from gateway.supervisor.workers import Process, Workers
 
 if TYPE_CHECKING:  # at run time these are imported while the workers start
-    from gateway.stores.sqlite import SqliteLedger
+    from gateway.core.store import LedgerStore
     from gateway.supervisor.admin import Admin
     from gateway.supervisor.audit import Keeper
     from gateway.supervisor.books import Books
@@ -38,7 +38,7 @@ _CONFIG_POLL = 0.5  # seconds
 _KEYS_POLL = 0.4  # a revoked key must be refused within a second
 _LIMITS_TICK = 0.1
 _LOOKOUT = 1.0
-_TIDY = 60.0
+_TIDY = 5.0
 _STILLBORN = 5  # workers that may end before the first one is ready
 _LATE = 10.0  # seconds that workers may stay beyond the drain time before they are killed
 
@@ -47,7 +47,7 @@ class Appliance:
     """The supervisor's parts and what they say to each other."""
 
     _report: Report
-    _ledger: SqliteLedger
+    _ledger: LedgerStore
     _directory: Directory
     _keeper: Keeper
     _neighbours: Neighbours
@@ -119,7 +119,7 @@ class Appliance:
 
     def _compose(self, settings: Settings) -> None:
         """The supervisor's own parts. Imported only here: meanwhile the workers are starting."""
-        from gateway.stores.sqlite import SqliteLedger
+        from gateway import registry
         from gateway.supervisor.admin import Admin
         from gateway.supervisor.audit import Keeper
         from gateway.supervisor.books import Books
@@ -137,15 +137,14 @@ class Appliance:
         where = url(self._data_port, bool(settings.server.tls))
         report = self._report = Report(settings, self._workers, self._revisions, where)
         self._lookout = Lookout(self._revisions, report, self._workers)
-        self._ledger = SqliteLedger(self._data / "ledger.sqlite")
-        self._ledger.chain = replica_id(self._data)
+        self._ledger = registry.ledger(settings, self._data, replica_id(self._data))
         self._books = Books(
             self._ledger, self._data / "journal", Counting(settings), report.posted, self._lookout.troubled
         )
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._workers.send)
         self._lookout.open(settings)
         herald = Herald(self._workers, self._limits, self._lookout)
-        self._keeper = Keeper(self._ledger, self._books.do, self._data, 400 * 86_400.0)
+        self._keeper = Keeper(self._ledger, self._books.do, self._data, settings.state.keep.audit)
         self._neighbours = Neighbours(settings, self._ledger, self._books.do, herald.tell, self._keeper)
         self._directory = self._neighbours.directory
         for process in self._workers.running.values():
@@ -255,12 +254,11 @@ class Appliance:
 
     async def _adopt(self, settings: Settings) -> None:
         """Hand a revision to everyone: limits first, so that they know what the workers will ask about."""
-        from gateway.supervisor.counting import Counting
-
         before = self._revisions.current.revision
         self._report.observe(settings.observe)
         self._revisions.accept(settings)
-        self._books.counting = Counting(settings)
+        self._books.adopt(settings)
+        self._keeper.keep = settings.state.keep.audit
         await self._limits.replace_rules(settings.limits)
         self._workers.adopt(settings)
         await self._directory.replace_settings(settings)

@@ -15,18 +15,22 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from gateway.core.codec import JSONError, dumps, loads
+from gateway.core.codec import dumps
+from gateway.core.errors import LedgerError
+from gateway.core.keep import Keep
 from gateway.core.ports import Ledger
 from gateway.core.record import abandoned
-from gateway.core.sheet import Sheet, gathered, tabulated
+from gateway.core.sheet import tabulated
 from gateway.link import lock
 from gateway.link.journal import JournalReader
+from gateway.settings.schema import Settings
 from gateway.supervisor import beat
+from gateway.supervisor.batch import Batch, Doubtful, batched, opened_calls
 from gateway.supervisor.capture import Texts
 from gateway.supervisor.clerk import Clerk
-from gateway.supervisor.counting import Counting, Record
+from gateway.supervisor.counting import Counting
 
 log = logging.getLogger("penstock.ledger")
 
@@ -37,13 +41,6 @@ _RETRY = 1.0  # seconds after a commit that failed
 _BATCH = 2000  # records of one transaction
 
 T = TypeVar("T")
-
-
-class Batch(NamedTuple):
-    """Calls that were committed: their lines, without `sealed`, and the same as tables."""
-
-    lines: list[bytes]
-    sheets: list[Sheet]
 
 
 class Books:
@@ -59,6 +56,7 @@ class Books:
     ) -> None:
         self.counting = counting
         self.texts = Texts()
+        self.keep = Keep()
         self._ledger = ledger
         self._journals = journals
         self._posted = posted
@@ -69,6 +67,7 @@ class Books:
         self._orphans: set[str] = set()
         self._ended: dict[str, Callable[[], Awaitable[None]]] = {}
         self._failing = 0.0  # since when
+        self._doubtful: Doubtful | None = None
         self._looked = 0.0  # for orphans
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -195,6 +194,9 @@ class Books:
 
     def _post(self, only: str = "") -> Batch:
         """Read one batch, commit it with its offsets, let go of what was read."""
+        booked = self._cleared()
+        if booked is not None:
+            return booked
         lines: list[bytes] = []
         offsets: dict[str, int] = {}
         for source, reader in self._readers.items():
@@ -209,53 +211,69 @@ class Books:
             for source in offsets:
                 self._readers[source].rewind(self._offsets.get(source, 0))
             raise
-        self._offsets.update(offsets)
-        for source, offset in offsets.items():
-            self._readers[source].committed(offset)
+        self._moved(offsets)
         return batch
 
     def _booked(self, lines: list[bytes], offsets: dict[str, int]) -> Batch:
-        try:
-            batch = Batch(lines, gathered(lines))
-        except ValueError:
-            batch = self._one_by_one(lines)
-        if any("sealed" in sheet.columns for sheet in batch.sheets):
-            batch = self._one_by_one(lines)
+        batch = batched(lines, self.counting, self.texts)
         if offsets:
-            self._ledger.book(batch.sheets, offsets)
+            self._commit(batch, offsets)
         return batch
 
-    def _one_by_one(self, lines: list[bytes]) -> Batch:
-        """Where tokens must be counted, and where something is no record: that is left out."""
-        records: list[Record] = []
-        for line in lines:
-            record = _parsed(line)
-            if record is not None:
-                self.texts.opened(record)
-                self.counting.complete(record)
-                records.append(record)
-        self.texts.keep()
-        return Batch(list(map(dumps, records)), tabulated(records))
+    def _commit(self, batch: Batch, offsets: dict[str, int]) -> None:
+        try:
+            self._ledger.book(batch.sheets, offsets)
+        except LedgerError:
+            self._doubtful = Doubtful(offsets, batch)
+            raise
+
+    def _cleared(self) -> Batch | None:
+        """The batch whose commit failed, should the ledger have it after all."""
+        doubtful = self._doubtful
+        if doubtful is None:
+            return None
+        booked = doubtful.booked(self._ledger.offsets())
+        self._doubtful = None
+        if not booked:
+            return None
+        for source, offset in doubtful.offsets.items():
+            self._readers[source].rewind(offset)
+        self._moved(doubtful.offsets)
+        return doubtful.batch
+
+    def _moved(self, offsets: dict[str, int]) -> None:
+        self._offsets.update(offsets)
+        for source, offset in offsets.items():
+            if offset < FINISHED:
+                self._readers[source].committed(offset)
 
     def _close(self, source: str) -> Batch:
         """The last transaction of a journal: the calls that were under way; then it is gone."""
         reader = self._readers[source]
-        records: list[Record] = []
+        batch = self._cleared() or Batch([], [])
         if self._offsets.get(source, 0) < FINISHED:
-            records = [abandoned(opened) for opened in _opened(reader)]
-            self._ledger.commit(records, {source: FINISHED})
+            records = list(map(abandoned, opened_calls(reader)))
+            batch = Batch(list(map(dumps, records)), tabulated(records))
+            self._commit(batch, {source: FINISHED})
             self._offsets[source] = FINISHED
         reader.remove()
         self._ledger.forget(source)
         del self._readers[source], self._offsets[source]
-        if records:
-            log.warning("%d calls of a worker that died are booked as abandoned", len(records))
-        return Batch(list(map(dumps, records)), tabulated(records))
+        if batch.lines:
+            log.warning("%d calls of a worker that died are booked as abandoned", len(batch.lines))
+        return batch
 
     async def tidy(self) -> None:
-        """A chore: remove captured texts that have been kept for long enough, in small steps."""
+        """A chore: sum up what was booked, remove what has been kept for long enough; in small steps."""
         while await self.do(self.texts.tidy):
             pass
+        while await self.do(lambda: self._ledger.tidy_calls(self.keep, time.time())):
+            await asyncio.sleep(0)  # what is to be booked goes first
+
+    def adopt(self, settings: Settings) -> None:
+        """Another revision: its prices, and for how long it keeps."""
+        self.counting = Counting(settings)
+        self.keep = settings.state.keep
 
     async def close(self) -> None:
         """Book what there is, then close ledger and thread. What can't be booked stays for the next start."""
@@ -273,19 +291,3 @@ class Books:
 
 async def _close(fd: int) -> None:
     os.close(fd)
-
-
-def _opened(reader: JournalReader) -> list[Record]:
-    found = map(_parsed, reader.open_calls())
-    return [record for record in found if record is not None]
-
-
-def _parsed(line: bytes) -> Record | None:
-    try:
-        record = loads(line)
-    except JSONError:
-        record = None
-    if not isinstance(record, dict):
-        log.error("a record that is not a JSON object was left out: %.200r", line)
-        return None
-    return record

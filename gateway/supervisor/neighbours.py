@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.replication import StoreAway
+from gateway.core.store import LedgerStore
 from gateway.settings.schema import Settings
 from gateway.settings.shared import store_url
-from gateway.stores.base import SqlRecords
 from gateway.supervisor.audit import Keeper
 from gateway.supervisor.clerk import InThread
 from gateway.supervisor.directory import Directory, News
@@ -26,7 +26,7 @@ class Neighbours:
     def __init__(
         self,
         settings: Settings,
-        records: SqlRecords,
+        records: LedgerStore,
         do: InThread,
         tell: Callable[[Directory, News], None],
         keeper: Keeper | None = None,

@@ -10,7 +10,7 @@ from gateway import __version__
 from gateway.observe.log import CallLog, setup
 from gateway.observe.metrics import Metrics
 from gateway.settings.schema import Observe, Settings
-from gateway.supervisor.books import Batch
+from gateway.supervisor.batch import Batch
 from gateway.supervisor.revisions import Revisions
 from gateway.supervisor.workers import Workers
 

@@ -63,7 +63,11 @@ class Revisions:
             if getattr(new, name) != getattr(old, name):
                 log.warning("server.%s has changed: that takes effect at the next start", name)
                 new = replace(new, **{name: getattr(old, name)})
-        return replace(fresh, server=new)
+        state = fresh.state
+        if state.ledger != self.current.state.ledger:
+            log.warning("state.ledger has changed: that takes effect at the next start")
+            state = replace(state, ledger=self.current.state.ledger)
+        return replace(fresh, server=new, state=state)
 
     def accept(self, settings: Settings) -> None:
         """This revision serves from now on."""

@@ -28,7 +28,6 @@ from gateway.live import Live
 from gateway.observe.log import CallLog
 from gateway.settings.load import load
 from gateway.settings.schema import Bounds, Settings
-from gateway.stores.sqlite import SqliteLedger
 from gateway.supervisor import keys
 from gateway.supervisor.audit import Keeper
 from gateway.supervisor.books import Books
@@ -82,8 +81,7 @@ class Solo:
         self._key_set = KeySet(lambda: self._jwks.asked())
         self._jwks = Jwks(self._rekeyed, self._unfetched, lambda *labels: None)
         self._calls = CallLog(settings.observe.calls)
-        self._ledger = SqliteLedger(data / "ledger.sqlite")
-        self._ledger.chain = replica_id(data)
+        self._ledger = registry.ledger(settings, data, replica_id(data))
         self._seal = Seal.fresh()
         self._books = Books(
             self._ledger,
@@ -94,7 +92,7 @@ class Solo:
         )
         self._books.texts = Texts(self._seal, self._ledger)
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
-        keeper = Keeper(self._ledger, self._books.do, data, 400 * 86_400.0)
+        keeper = Keeper(self._ledger, self._books.do, data, settings.state.keep.audit)
         self._directory = Directory(self._ledger, self._books.do, settings, self._told, keeper)
         self._leases = LeaseClient(self._asked, counts=self._counts, prompt=True)
         self._composer = Composer(self._parts, registry.backend, registry.stages)

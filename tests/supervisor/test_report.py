@@ -6,7 +6,7 @@ import logging
 from typing import Any, cast
 
 from gateway.settings.schema import Observe, Settings
-from gateway.supervisor.books import Batch
+from gateway.supervisor.batch import Batch
 from gateway.supervisor.report import Report
 
 

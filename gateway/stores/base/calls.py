@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from gateway.core.errors import LedgerError
+from gateway.core.keep import Keep
 from gateway.core.limit import LimitRule, Spent
-from gateway.core.ports import Keep
 from gateway.core.sheet import Sheet, tabulated
 from gateway.stores.base import rollups, spent, usage
 from gateway.stores.base.entries import OddFieldError, plain

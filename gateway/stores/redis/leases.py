@@ -93,7 +93,7 @@ class RedisLeases:
         """Ask about rules and scope values, with what fits at most and the question itself.
 
         `now` is the store's time as far as it is known. Gives its time and, for each, [status, …] as the
-        script tells it. Raises `Forgotten` and `Overtaken` too; then the store may have taken in a part of it.
+        script tells it. Raises `Forgotten` and `Overtaken` too: then a part of it may have been taken in.
         """
         groups: dict[str, list[int]] = {}
         for place, (rule, value, _, _) in enumerate(asked):

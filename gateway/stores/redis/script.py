@@ -7,7 +7,8 @@ from gateway.stores.redis.client import Script
 # KEYS: the epoch, then one bucket each. ARGV: the head and a list of questions, as JSON.
 #
 # A bucket is one string, packed: what was used (rolling: `w`, slices of a 60th of the window with their
-# amounts; GCRA: `v`, a level of nanoseconds at `t`; calendar: `p`, the period's start, and `u`), and in `r`, per
+# amounts; GCRA: `v`, a level of nanoseconds at `t`; calendar: `p`, the start of the period, and `u`), and in
+# `r`, per
 # replica, what it has told: `b` its life, `q` the last question, `u` what it has used in all, `l` its lease,
 # `x` when that ends, `a` when it told, `d` until when it has nothing unused. `o` are leases of replicas'
 # former lives. Times are microseconds of the server.
