@@ -224,15 +224,23 @@ def test_a_caller_that_changes_its_tags_is_judged_anew() -> None:
         assert policed.judge(call) == held
 
 
-def test_what_is_remembered_for_a_principal_is_bounded() -> None:
+def test_what_is_remembered_is_bounded() -> None:
     policed = when('tags = "batch"')
-    principal = policed.call(CHAT).principal
-    assert principal is not None
-    for number in range(1500):
-        call = policed.call({**CHAT, "model": f"m{number}"})
-        call.principal = principal
-        policed.judge(call)
-    assert len(principal.memo["policy"][1]) <= 512
+    for number in range(5000):
+        policed.judge(policed.call({**CHAT, "model": f"m{number}"}))
+    assert 0 < len(policed.stage._known) <= 4096
+
+
+def test_callers_who_are_alike_in_what_policies_look_at_share_what_is_remembered() -> None:
+    policed = when('tenant = "acme"')
+    for number in range(9):
+        how = {"id": f"key_{number}", "name": f"n{number}", "user": f"u{number}", "tags": f"t{number}"}
+        assert policed.verdict(CHAT, tenant="acme" if number % 2 else "other", **how) == (
+            DENIED if number % 2 else ""
+        )
+    assert len(policed.stage._known) == 2
+    policed = when('key = "n1"')
+    assert [policed.verdict(CHAT, name=f"n{number}") for number in range(3)] == ["", DENIED, ""]
 
 
 def test_a_call_of_a_path_with_an_id_is_compared_by_path_and_endpoint() -> None:

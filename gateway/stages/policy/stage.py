@@ -11,6 +11,7 @@ from gateway.core.errors import PolicyError
 from gateway.core.parts import Parts
 from gateway.core.policy import DEFAULT, Policy
 from gateway.core.ports import Stage
+from gateway.core.principal import KeyEntry
 from gateway.core.reply import Reply
 from gateway.core.route import Plan, Target
 from gateway.stages.policy.demands import Unmet, unmet
@@ -19,7 +20,7 @@ from gateway.stages.policy.predicates import Bound, Fixed, Holds, bind
 from gateway.stages.policy.seen import Price, Seen, kind_of
 from gateway.stages.policy.watch import inside, members
 
-_MOST_COMPILED = 512  # per principal
+_MOST_COMPILED = 4096
 _LONGEST = 512  # characters of model and path together that are remembered
 _MOST_NOTED = 256  # characters of names in a call's reasons
 
@@ -84,7 +85,7 @@ class Policies(Stage):
     A denial wins over everything. Towards a backend that it denies the call is not sent: such targets are
     taken out of the plan, and a call that has none left is refused. Settings come before demands, which
     see what would be forwarded. What depends on the caller, model, endpoint and tags alone is worked out
-    once and remembered with the principal, bounded.
+    once and remembered, bounded.
     """
 
     def __init__(self, options: Any, parts: Parts) -> None:
@@ -95,7 +96,11 @@ class Policies(Stage):
         self._prices = parts.prices
         self._counts = parts.counts
         self._models = {rule.name: rule for rule in parts.models}
-        self._by_backend = any("backend" in policy.when.attributes() for policy in parts.policies)
+        used = {name for policy in parts.policies for name in policy.when.attributes()}
+        self._by_backend, self._by_key = "backend" in used, "key" in used
+        self._by_tags = "tags" in used or "classification" in used
+        self._by_caller = [name for name in ("tenant", "team", "user", "roles") if name in used]
+        self._known: dict[tuple[Any, ...], Compiled] = {}
         self.needed = bool(parts.policies) or self._deny
 
     def admit(self, call: Call) -> Reply | None:  # type: ignore[override]
@@ -111,22 +116,27 @@ class Policies(Stage):
         assert principal is not None, "auth comes first"
         memo = principal.memo.get("policy")
         if memo is None or memo[0] is not self:  # another revision's policies
-            memo = principal.memo["policy"] = (self, {})
+            memo = principal.memo["policy"] = (self, self._caller(principal.key))
         where = endpoint if len(path) == len(endpoint) + 1 else path
-        question: tuple[Any, ...] = (call.model, where, kind_of(call), call.tags)
+        tags = call.tags if self._by_tags else ()
+        question: tuple[Any, ...] = (memo[1], call.model, where, kind_of(call), tags)
         if self._by_backend and call.plan is not None:
             question = (*question, *[target.backend for target in call.plan.targets])
-        known: dict[tuple[Any, ...], Compiled] = memo[1]
-        compiled = known.get(question)
+        compiled = self._known.get(question)
         if compiled is None:
             backends, rules = self.bound(call)
             compiled = Compiled(rules, backends, self.price(call), self._deny)
             compiled = _IDLE if compiled.idle else compiled
-            if len(known) >= _MOST_COMPILED:
-                known.clear()
+            if len(self._known) >= _MOST_COMPILED:
+                self._known.clear()
             if len(call.model) + len(where) <= _LONGEST:
-                known[question] = compiled
+                self._known[question] = compiled
         return compiled
+
+    def _caller(self, key: KeyEntry) -> tuple[Any, ...]:
+        """What the policies look at of a caller: those who are alike in it are judged alike."""
+        named = tuple([getattr(key, name) for name in self._by_caller])
+        return (*named, key.name, key.id) if self._by_key else named
 
     def bound(self, call: Call) -> tuple[tuple[str, ...], list[Rule]]:
         """The backends that matter, and the policies that may apply to a call like this."""
