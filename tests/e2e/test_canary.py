@@ -198,9 +198,10 @@ def run(gateway: Gateway, *arguments: str, environ: dict[str, str] | None = None
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    directory = tmp_path_factory.mktemp("canary")
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    directory = tmp_path / "gw"
+    directory.mkdir()
     swap(directory / "key", C["provider key (file)"])
     program(
         directory, f'echo "{C["provider key (command)"]}"; echo "{C["what a command says beside it"]}" >&2'
@@ -242,8 +243,8 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def test_every_error_path_is_driven(world: World) -> None:
-    """The first of all: the others look at what it has left."""
+def drive_errors(world: World) -> None:
+    """Every way in which a call can end."""
     for stream in (False, True):
         for fault in FAULTS:
             world.post(fault, document(f"fault;{fault}", stream=stream))
@@ -272,7 +273,8 @@ def until_alive(world: World) -> None:
     until("all workers serve", world.gateway.ready)
 
 
-def test_the_configuration_is_made_faulty_and_good_again(world: World) -> None:
+def spoil_the_configuration(world: World) -> None:
+    """Make it faulty in several ways, and good again."""
     gateway = world.gateway
     good = gateway.path.read_text().partition("[observe]")[2]
     for bad in (
@@ -310,7 +312,8 @@ ADMIN = (
 )  # fmt: skip
 
 
-def test_every_admin_answer_is_asked_for(world: World) -> None:
+def ask_the_admin_port(world: World) -> None:
+    """Every answer, to everybody."""
     for path in ADMIN:
         for token in ("", C["admin token"], C["wrong admin token"], C["virtual key"]):
             world.admin(path, token)
@@ -329,7 +332,8 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def test_every_command_is_run(world: World) -> None:
+def run_every_command(world: World) -> None:
+    """Whatever they say."""
     for command in COMMANDS:
         world.command(*command)
     request = world.gateway.directory.parent / "request.json"
@@ -357,28 +361,32 @@ def shown(data: bytes) -> list[str]:
     return [name for name, value in CANARIES.items() if value.encode() in data]
 
 
-def test_no_answer_and_no_command_shows_a_secret(world: World) -> None:
+def in_files(directory: Path) -> list[tuple[str, set[str]]]:
+    """Files that hold what they may not."""
+    found = []
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            names = set(shown(path.read_bytes())) if path.is_file() else set()
+            if names - HOMES.get(path.name, set()):
+                found.append((path.name, names))
+    return found
+
+
+def test_nothing_secret_shows_in_any_answer_command_log_file_or_process_list(world: World) -> None:
+    drive_errors(world)
+    spoil_the_configuration(world)
+    ask_the_admin_port(world)
+    run_every_command(world)
     assert len(world.said) > 150
     # The caller's own words may come back to the caller, and its own key to nobody.
     found = [(what, names) for what, said in world.said if (names := set(shown(said)) - {"prompt", "answer"})]
     assert found == []
 
-
-def test_no_log_and_no_file_holds_a_secret(world: World) -> None:
     until_alive(world)
-    found = []
-    for path in world.gateway.directory.rglob("*"):
-        with suppress(OSError):
-            names = set(shown(path.read_bytes())) if path.is_file() else set()
-            if names - HOMES.get(path.name, set()):
-                found.append((path.name, names))
-    assert found == []
+    assert in_files(world.gateway.directory) == []
     said = world.gateway.output()
     assert '"level":"debug"' in said or '"level":"info"' in said
     assert "a stage failed" in said and "Traceback" in said, "the paths were driven"
-
-
-def test_no_process_list_shows_a_secret(world: World) -> None:
     pids = world.gateway.worker_pids()
     assert len(pids) == 2
     for pid in pids:
