@@ -153,9 +153,8 @@ class Database:
 def place(url: str) -> str:
     """The URL without its password and options."""
     parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"postgresql://{user}{parts.hostname or ''}{port}{parts.path}"
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    return f"postgresql://{credentials.partition(':')[0]}{at}{hosts}{parts.path}"
 
 
 def driver() -> Any:
