@@ -67,6 +67,10 @@ class Seen:
         self._tools: Offered | None = None
         self._cost: Any = None
 
+    def changed(self) -> None:
+        """The document is another one now: forget what was found out."""
+        self._tools = self._cost = None
+
     def tools(self) -> Offered:
         """The tools that are offered to the model."""
         if self._tools is None:

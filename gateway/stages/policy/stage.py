@@ -188,7 +188,7 @@ class Policies(Stage):
         places = self._open(call, compiled, seen)
         shadows = [rule.policy for rule in compiled.shadows if rule.applies(seen, places)]
         if compiled.others:
-            seen = self._change(call, compiled, seen, places)
+            self._change(call, compiled, seen, places)
         for policy in shadows:
             if policy.deny:
                 self._note(call, policy.name, "shadow_deny")
@@ -197,17 +197,15 @@ class Policies(Stage):
             if any(edit_of(setting, seen) is not None for setting in policy.set):
                 self._note(call, policy.name, "shadow_set")
 
-    def _change(self, call: Call, compiled: Compiled, seen: Seen, places: list[int]) -> Seen:
-        """Settings, then demands on what would be forwarded; gives the call as it is then."""
+    def _change(self, call: Call, compiled: Compiled, seen: Seen, places: list[int]) -> None:
+        """Settings, then demands on what would be forwarded."""
         asked = [rule.policy for rule in compiled.others if rule.applies(seen, places)]
         if any([policy.set for policy in asked]):
             self._set(call, asked, seen)
-            seen = Seen(call, compiled.price)
         for policy in asked:
             if policy.require is not None and (missing := unmet(policy.require, seen)) is not None:
                 self._note(call, policy.name, "require")
                 raise _lacking(policy, missing)
-        return seen
 
     def _open(self, call: Call, compiled: Compiled, seen: Seen) -> list[int]:
         """The places of the backends that the call may go to; its plan has no others afterwards."""
@@ -262,7 +260,7 @@ class Policies(Stage):
                         draft = draft or Draft(call)
                         edit(draft)
                         changed[policy.name] = None
-                        seen = Seen(call, seen.price)
+                        seen.changed()
         for name in changed:
             self._note(call, name, "set")
 
