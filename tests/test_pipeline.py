@@ -257,3 +257,37 @@ def test_what_is_remembered_of_a_head_is_bounded() -> None:
     for number in range(500):
         asyncio.run(pipeline.answer(from_head(origin, f"m{number}")))
     assert len(origin.verdicts) <= 64
+
+
+def test_a_caller_that_is_to_be_found_out_anew_is() -> None:
+    pipeline, _, log = steadily(PLAN)
+    pipeline.stages[0]._principal.until = time.time() - 1  # type: ignore[attr-defined]
+    origin = Origin()
+    for _ in range(2):
+        asyncio.run(pipeline.answer(from_head(origin)))
+    assert log.count("admit who") == 2
+
+
+def test_a_steady_stage_that_waits_once_is_remembered_all_the_same() -> None:
+    class Slow(Steady):
+        def admit(self, call: Call) -> Any:  # type: ignore[override]
+            return self._later(call)
+
+        async def _later(self, call: Call) -> None:
+            await asyncio.sleep(0)
+            super().admit(call)
+
+    log: list[str] = []
+    stages = [Slow("who", log, PLAN), Note("last", log, Reply(200, [], b""))]
+    pipeline, origin = Pipeline(stages, "r", Keys()), Origin()
+    for _ in range(2):
+        made = from_head(origin)
+        assert asyncio.run(pipeline.answer(made)).status == 200
+        assert made.principal is not None and made.plan is PLAN
+    assert log == ["admit who", "admit last", "admit last"]
+
+
+def test_a_challenge_of_its_own_takes_the_place_of_the_usual_one() -> None:
+    error = CallerError("who", status=401, headers=((b"www-authenticate", b"Bearer error"),))
+    reply = asyncio.run(Pipeline([Note("a", [], error)]).answer(call()))
+    assert [value for name, value in reply.headers if name == b"www-authenticate"] == [b"Bearer error"]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from dataclasses import replace
 
 import pytest
 
+from gateway.core.call import Call, Origin
 from gateway.core.errors import CallerError, PolicyError
+from gateway.core.group import Member, Tenant
+from gateway.core.keys import Keys
+from gateway.core.ports import Stage
+from gateway.core.principal import digest
+from gateway.core.reply import Reply
+from gateway.core.route import ModelRule, Target
+from gateway.pipeline import Pipeline
 from gateway.stages.access import Access
-from tests.stages.given import call, entry, parts
+from gateway.stages.auth import Auth
+from gateway.stages.route import Route
+from tests.stages.given import SECRET, call, entry, parts
 
 access = Access({}, parts())
 GPT = entry(models=("gpt-*",))
@@ -151,3 +164,98 @@ def test_a_body_that_is_no_json_is_left_alone() -> None:
     assert code(made) == ""
     made = call("/other", endpoint="other", body=json.dumps({"model": 3}).encode(), key=entry(models=("a",)))
     assert code(made) == ""
+
+
+# ------------------------------------------------------------------- groups, networks, roles
+
+
+def member(*tenants: Tenant, client: str = "10.0.0.1", model: str = "gpt-4o", **key: object) -> Call:
+    """A call of a member of acme / search / bot."""
+    keys = Keys([entry(tenant="acme", team="search", user="bot", **key)], tenants)
+    made = call(document={"model": model}, headers=[(b"x-penstock-tags", b"own")])
+    made.principal, made.client = keys.find(digest(SECRET)), client
+    return made
+
+
+def test_tenant_team_and_user_must_allow_what_the_key_allows() -> None:
+    acme = Tenant("acme", models=("gpt-*",), teams={"search": Member(endpoints=("embeddings",))})
+    assert code(member(replace(acme, teams={}))) == ""
+    assert code(member(acme)) == "policy_endpoint_denied"
+    made = member(replace(acme, teams={}), model="o3")
+    with pytest.raises(PolicyError) as caught:
+        access.admit(made)
+    assert caught.value.message == "The tenant `acme` may not use the model `o3`."
+
+
+def test_a_tenant_that_is_switched_off_is_told_so() -> None:
+    made = member(Tenant("acme", disabled=True))
+    with pytest.raises(PolicyError) as caught:
+        access.admit(made)
+    assert (caught.value.code, caught.value.status) == ("policy_disabled", 403)
+    assert caught.value.message == "The tenant `acme` is disabled."
+
+
+def test_tags_of_all_groups_stand_before_the_callers() -> None:
+    made = member(Tenant("acme", tags=("a",), users={"bot": Member(tags=("u",))}), tags=("k",))
+    access.admit(made)
+    assert made.tags == ("k", "a", "u", "own")
+
+
+@pytest.mark.parametrize(
+    ("client", "refused"),
+    [
+        ("10.1.2.3", ""),
+        ("::ffff:10.1.2.3", ""),
+        ("2001:db8::7", ""),
+        ("11.0.0.1", "policy_address_not_allowed"),
+        ("2001:db9::7", "policy_address_not_allowed"),
+        ("local", "policy_address_not_allowed"),
+        ("", "policy_address_not_allowed"),
+    ],
+)
+def test_a_key_with_networks_is_good_there_alone(client: str, refused: str) -> None:
+    made = member(client=client, networks=("10.0.0.0/8", "2001:db8::/32"))
+    assert code(made) == refused
+    assert made.memo, "others with the same head come from elsewhere"
+
+
+def test_without_networks_a_verdict_may_be_remembered() -> None:
+    made = member(Tenant("acme", models=("gpt-*",)))
+    access.admit(made)
+    assert not made.memo
+
+
+def test_a_key_for_operators_calls_no_models() -> None:
+    assert code(member(roles=("admin", "auditor"))) == "policy_role_required"
+    assert code(member(roles=("admin", "caller"))) == ""
+    assert code(member(roles=())) == ""
+
+
+def test_with_the_same_head_from_elsewhere_a_verdict_is_not_taken_over() -> None:
+    """The whole pipeline: what was remembered for one address must not let another in."""
+    given_ = parts(keys=[entry(networks=("10.0.0.0/8",))], models=[ModelRule("*", (Target("up"),))])
+    stages = [Auth({}, given_), Access({}, given_), Route({}, given_), Ends()]
+    pipeline, origin = Pipeline(stages, "r", given_.keys), Origin()
+
+    def status(client: str) -> int:
+        made = call(document={"model": "m"}, headers=[(b"authorization", b"Bearer " + SECRET)])
+        made.origin, made.client, made.wall, made.id = origin, client, time.time(), "req_1"
+        return asyncio.run(pipeline.answer(made)).status
+
+    assert [status(client) for client in ("10.0.0.1", "11.0.0.1", "10.0.0.2", "local")] == [
+        200,
+        403,
+        200,
+        403,
+    ]
+    assert not origin.verdicts
+
+
+class Ends(Stage):
+    """Answers."""
+
+    def __init__(self) -> None:
+        pass
+
+    def admit(self, call: Call) -> Reply | None:  # type: ignore[override]
+        return Reply(200, [], b"{}")

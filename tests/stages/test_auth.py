@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
 from dataclasses import replace
 
@@ -10,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import CallerError
+from gateway.core.group import Tenant
 from gateway.core.keys import Keys
+from gateway.core.principal import KeyEntry, digest
+from gateway.core.token import Claims, Jwt, KeySet
 from gateway.stages.auth import Auth
+from tests.net.issuer import AUDIENCE, ISSUER, forged, public_jwk, token
 from tests.stages.given import SECRET, call, entry, parts
 
 BEARER = (b"authorization", b"Bearer " + SECRET)
@@ -134,3 +140,134 @@ def test_in_open_mode_everybody_is_the_same_principal() -> None:
     auth.admit(two)
     assert one.principal is two.principal
     assert one.principal is not None and one.principal.key.name == "open"
+
+
+def test_both_secrets_of_a_rotated_key_are_one_caller_until_the_old_one_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = (b"authorization", b"Bearer sk-before")
+    rotated = entry(previous=digest(b"sk-before"), previous_until=1000.0)
+    auth = Auth({}, parts(keys=[rotated]))
+    monkeypatch.setattr(time, "time", lambda: 999.9)
+    one, two = call(headers=[BEARER]), call(headers=[old])
+    auth.admit(one)
+    auth.admit(two)
+    assert one.principal is not None and two.principal is not None
+    assert one.principal.key.id == two.principal.key.id and one.principal.memo is two.principal.memo
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert refusal(auth, old).code == "caller_expired_key"
+    auth.admit(call(headers=[BEARER]))
+
+
+# ------------------------------------------------------------------- tokens
+
+RULE = Jwt(
+    ISSUER,
+    (AUDIENCE,),
+    jwks="https://idp.example/jwks",
+    claims=Claims(tenant="org", user="sub", roles="roles"),
+)
+
+
+def with_tokens(*keys: KeyEntry, asked: list[int] | None = None) -> tuple[Auth, KeySet]:
+    made = parts(keys=keys)
+    made.jwt = RULE
+    made.key_set = KeySet(lambda: asked.append(1)) if asked is not None else KeySet()
+    made.key_set.replace([public_jwk("one")], 0.0)
+    return Auth({}, made), made.key_set
+
+
+def bearer(made: bytes) -> tuple[bytes, bytes]:
+    return b"authorization", b"Bearer " + made
+
+
+@pytest.mark.parametrize("name", [b"x-api-key", b"api-key", b""])
+def test_a_good_token_names_its_caller_in_any_header(name: bytes) -> None:
+    auth, _ = with_tokens(entry())
+    made = token(org="acme", roles="caller")
+    for _ in range(2):
+        asks = call(headers=[(name, made) if name else bearer(made)])
+        assert auth.admit(asks) is None
+        assert asks.principal is not None and asks.principal.key.tenant == "acme"
+        assert asks.principal.key.origin == "jwt"
+    known = call(headers=[BEARER])
+    auth.admit(known)
+    assert known.principal is not None and known.principal.key.id == "key_1"
+
+
+def test_whatever_is_wrong_with_a_token_the_answer_is_the_same() -> None:
+    auth, _ = with_tokens(entry())
+    wrong = [
+        token(exp=1), token(aud="x"), token("two"), b"a.b.c", b"a.b.c.d.e", b"eyJ." + b"A" * 20_000 + b".A",
+        forged({"alg": "none"}, {}, b""),
+    ]  # fmt: skip
+    answers = {
+        repr((error.document("r"), error.headers))
+        for made in wrong
+        for error in [refusal(auth, bearer(made))]
+    }
+    assert len(answers) == 1
+    error = refusal(auth, bearer(b"a.b.c"))
+    assert error.code == "caller_invalid_token"
+    assert error.headers == ((b"www-authenticate", b'Bearer error="invalid_token"'),)
+
+
+def test_a_key_that_looks_like_a_token_is_still_a_key() -> None:
+    auth, _ = with_tokens(entry(digest=digest(b"one.two.three")))
+    made = call(headers=[bearer(b"one.two.three")])
+    auth.admit(made)
+    assert made.principal is not None and made.principal.key.id == "key_1"
+
+
+def test_what_is_no_token_is_an_unknown_key_and_without_tokens_everything_is() -> None:
+    auth, _ = with_tokens(entry())
+    assert refusal(auth, bearer(b"sk-unknown")).code == "caller_unknown_key"
+    assert refusal(Auth({}, parts(keys=[entry()])), bearer(token())).code == "caller_unknown_key"
+
+
+def test_a_token_whose_key_is_new_waits_for_it_and_one_with_a_made_up_key_only_once() -> None:
+    async def scenario() -> None:
+        asked: list[int] = []
+        auth, key_set = with_tokens(asked=asked)
+        made = call(headers=[bearer(token("two"))])
+        waiting = auth.admit(made)
+        assert inspect.isawaitable(waiting)
+        task = asyncio.ensure_future(waiting)  # type: ignore[arg-type]
+        while not asked:
+            await asyncio.sleep(0)
+        key_set.replace([public_jwk("two")], 30.0)
+        assert await task is None and made.principal is not None
+        for number in range(100):
+            refusal(auth, bearer(token("three", jti=str(number))))
+        assert len(asked) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_wait_in_vain_ends_in_the_same_refusal() -> None:
+    async def scenario() -> None:
+        asked: list[int] = []
+        auth, key_set = with_tokens(asked=asked)
+        task = asyncio.ensure_future(auth.admit(call(headers=[bearer(token("two"))])))  # type: ignore[arg-type]
+        while not asked:
+            await asyncio.sleep(0)
+        key_set.replace([public_jwk("one")], 30.0)
+        with pytest.raises(CallerError) as caught:
+            await task
+        assert caught.value.code == "caller_invalid_token"
+
+    asyncio.run(scenario())
+
+
+def test_other_tenants_are_seen_by_tokens_that_were_seen_before() -> None:
+    made = parts(keys=[])
+    made.jwt, made.key_set = RULE, KeySet()
+    made.key_set.replace([public_jwk("one")], 0.0)
+    auth, header = Auth({}, made), bearer(token(org="acme"))
+    before = call(headers=[header])
+    auth.admit(before)
+    made.keys.replace([], [Tenant("acme", disabled=True)])
+    after = call(headers=[header])
+    auth.admit(after)
+    assert before.principal is not None and before.principal.groups == ()
+    assert after.principal is not None and after.principal.groups[0].rules.disabled
