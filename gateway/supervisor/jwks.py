@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.core.token import Jwt
+from gateway.core.token import Jwt, KeySet
 from gateway.link import protocol
 
 log = logging.getLogger("penstock.jwks")
@@ -41,6 +41,7 @@ class Jwks:
         self._failed = failed
         self._count = count
         self._fetch = fetch
+        self.key_set = KeySet(self.asked)  # the same for whoever checks tokens in this process
         self._rule: Jwt | None = None
         self._keys: list[dict[str, Any]] = []
         self._not_before = 0.0  # monotonic
@@ -61,13 +62,19 @@ class Jwks:
             self._task = None
         if moved:
             self._keys, self._not_before, self._failing = [], 0.0, False
+            self.key_set.replace([], 0.0)
         if rule is not None:
-            self._tell(self.message())
+            self._say()
             self._task = asyncio.create_task(self._keep(rule))
 
     def message(self) -> protocol.Message:
         """The set as it is, and in how many seconds a fresh one can be had."""
         return protocol.jwks(self._keys, max(0.0, self._not_before - time.monotonic()))
+
+    def _say(self) -> None:
+        message = self.message()
+        self.key_set.replace(message["keys"], message["pause"])
+        self._tell(message)
 
     def asked(self) -> None:
         """A worker has met a key that is not in its set."""
@@ -76,7 +83,7 @@ class Jwks:
         if time.monotonic() >= self._not_before:
             self._wanted.set()
         else:
-            self._tell(self.message())
+            self._say()
 
     async def _keep(self, rule: Jwt) -> None:
         while True:
@@ -106,7 +113,7 @@ class Jwks:
                 log.info("the key set of %s can be fetched again", _origin(rule.jwks))
             self._failing = False
         self._not_before = time.monotonic() + rule.cooldown
-        self._tell(self.message())
+        self._say()
         return not self._failing
 
     async def close(self) -> None:

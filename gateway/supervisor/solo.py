@@ -19,7 +19,6 @@ from gateway import registry
 from gateway.compose import Composer, retire
 from gateway.core.keys import Keys
 from gateway.core.parts import Parts
-from gateway.core.token import KeySet
 from gateway.link import lock
 from gateway.link.journal import JournalWriter
 from gateway.link.leases import LeaseClient
@@ -41,6 +40,7 @@ from gateway.supervisor.replica import replica_id
 
 log = logging.getLogger("penstock")
 
+_TIDY = 60.0  # seconds between two looks for captures to be removed
 _TICK = 0.1  # seconds between two looks at limits, keys and the journal's next segment
 
 
@@ -78,7 +78,6 @@ class Solo:
         self._journal = journal
         self._counts: dict[tuple[str, ...], float] = {}
         self._keys = Keys()
-        self._key_set = KeySet(lambda: self._jwks.asked())
         self._jwks = Jwks(self._rekeyed, self._unfetched, lambda *labels: None)
         self._calls = CallLog(settings.observe.calls)
         self._ledger = registry.ledger(settings, data, replica_id(data))
@@ -103,8 +102,7 @@ class Solo:
         self._leases.receive(message)
 
     def _rekeyed(self, message: dict[str, Any]) -> None:
-        if self._key_set.replace(message["keys"], message["pause"]):
-            self._keys.renew()
+        self._keys.renew()
 
     def _unfetched(self, url: str, why: str) -> None:
         log.warning("the key set %s can't be fetched: %s", url, why)
@@ -114,7 +112,7 @@ class Solo:
 
     def _parts(self, **revised: Any) -> Parts:
         same: dict[str, Any] = {"keys": self._keys, "leases": self._leases, "counts": self._counts}
-        same["key_set"] = self._key_set
+        same["key_set"] = self._jwks.key_set
         return Parts(worker=0, journal=self._journal, seal=self._seal.close, **same, **revised)
 
     async def open(self) -> Live:
@@ -139,11 +137,15 @@ class Solo:
         self._keys.replace(directory.keys(), directory.tenants())
 
     async def _look(self) -> None:
+        loop, tidy = asyncio.get_running_loop(), 0.0
         while True:
             await asyncio.sleep(_TICK)
             await self._limits.tick()
             self._journal.prepare()
             await self._directory.poll()
+            if loop.time() >= tidy:
+                tidy = loop.time() + _TIDY
+                await self._books.tidy()
 
     async def close(self) -> None:
         """The server has ended its calls: book them, and let go."""
