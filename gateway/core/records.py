@@ -10,6 +10,8 @@ from gateway.core.codec import canonical
 
 KEY, TENANT, RAISE = "key", "tenant", "raise"  # kinds of entities
 
+TOMBSTONES_MS = 400 * 86_400_000  # deleted ones are remembered for so long
+
 
 @dataclass(slots=True, frozen=True)
 class Entity:

@@ -11,7 +11,10 @@ class StoreAway(Exception):
 
 
 class Put(NamedTuple):
-    """One entity to write, if what stands there has the SHA-1 `seen` (hex); "": if nothing stands there."""
+    """One entity to write, if what stands there has the SHA-1 `seen` (hex); "": if nothing stands there.
+
+    An empty `text` takes it out, and tells nobody.
+    """
 
     name: str
     seen: str

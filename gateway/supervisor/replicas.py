@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import Any
 
 from gateway.core.codec import JSONError, canonical, loads
-from gateway.core.records import Conflict, Entity, Records
+from gateway.core.records import TOMBSTONES_MS, Conflict, Entity, Records
 from gateway.core.replication import EntityStore, Put, StoreAway
 from gateway.supervisor.clerk import InThread
 
@@ -46,6 +46,7 @@ class Replicas:
         self._mark = ""  # the name of the last of them
         self._stamp = -1  # how far ours are known there
         self._theirs: dict[str, str] = {}  # name → hash of what stands in the store
+        self._stale: list[str] = []  # deleted so long ago that nobody need know it any more
         self._adopted = 0
         self._lock = asyncio.Lock()
         self._turns = asyncio.Lock()
@@ -140,10 +141,13 @@ class Replicas:
 
     async def _adopt(self, written: Iterable[tuple[str, bytes]]) -> None:
         entities: list[Entity] = []
+        forgotten = int(time.time() * 1000) - TOMBSTONES_MS
         for name, text in written:
             self._theirs[name] = _hash(text)
             entity = _entity(name, text)
-            if entity is not None:
+            if entity is not None and entity.deleted and entity.changed_ms < forgotten:
+                self._stale.append(name)
+            elif entity is not None:
                 entities.append(entity)
         if entities:
             self._adopted += await self._do(lambda: self._records.adopt(entities))
@@ -159,6 +163,9 @@ class Replicas:
             if puts and not await self._write(puts):
                 return False
         self._stamp = stamp
+        while self._stale:
+            names, self._stale = self._stale[:_PAGE], self._stale[_PAGE:]
+            await self._write([Put(name, self._theirs.get(name, ""), b"") for name in names])
         return True
 
     def _changed(self) -> tuple[int, list[Entity]]:
@@ -174,11 +181,11 @@ class Replicas:
         self._era = era
         other: list[tuple[str, bytes]] = []
         for put, there in zip(puts, instead, strict=True):
-            if there is None:
+            if there is None and put.text:
                 self._theirs[put.name] = _hash(put.text)
             elif there:
                 other.append((put.name, there))
-            else:
+            else:  # nothing stands there
                 self._theirs.pop(put.name, None)
         await self._adopt(other)
         return not any(there is not None for there in instead)

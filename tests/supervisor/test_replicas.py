@@ -354,6 +354,24 @@ def test_a_turn_that_nobody_gives_back_ends_by_itself(tmp_path: Path, redis: ser
     run(test())
 
 
+def test_what_was_deleted_very_long_ago_leaves_the_store(tmp_path: Path, redis: servers.Redis) -> None:
+    async def test() -> None:
+        async with replicas(tmp_path, redis.url) as make:
+            one = await make("one")
+            one.ledger.adopt([Entity(TENANT, f"old{n}", 2, {"name": "x"}, 5, True) for n in range(150)])
+            await one.put("acme")
+            await one.directory.poll()
+            assert redis.ask("HLEN", "penstock:{entities}:texts").strip() == ":1"
+            two = await make("two")
+            assert list(two.knows()) == ["tenant:acme"]
+            await one.directory.poll()
+            await two.put("umbrella")
+            await one.directory.poll()
+            assert "tenant:umbrella" in one.knows()
+
+    run(test())
+
+
 def test_nonsense_in_the_store_is_left_out(tmp_path: Path, redis: servers.Redis) -> None:
     async def test() -> None:
         async with replicas(tmp_path, redis.url) as make:

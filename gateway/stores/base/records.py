@@ -12,6 +12,7 @@ from gateway.core.errors import LedgerError
 from gateway.core.principal import KeyEntry, document_of, entry_of
 from gateway.core.records import (
     KEY,
+    TOMBSTONES_MS,
     Actor,
     Answered,
     AuditRecord,
@@ -29,7 +30,6 @@ from gateway.stores.base.tables import Tables
 
 _MOST_ANSWERS = 10_000
 _MOST_REVISIONS = 500
-_TOMBSTONES_MS = 400 * 86_400_000  # a replica that was away for longer must be set up anew
 _COMMANDS = Actor("cli")
 
 
@@ -175,7 +175,7 @@ class SqlRecords:
         now, gone = now_ms(), 0
         with self._transaction() as db:
             chains.close_minutes(db, self.chain, now)
-            entities.forget(db, now - _TOMBSTONES_MS)
+            entities.forget(db, now - TOMBSTONES_MS)
             db.execute("DELETE FROM answers WHERE until < ?", (now,))
             if keep_audit_ms:
                 for name in chains.heads(db):

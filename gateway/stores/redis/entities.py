@@ -48,6 +48,10 @@ for i = 5, #ARGV, 3 do
   local there = redis.call('HGET', KEYS[3], name)
   if there == text then
     answer[#answer + 1] = 1
+  elseif (there and redis.sha1hex(there) or '') == seen and text == '' then
+    redis.call('HDEL', KEYS[3], name)
+    redis.call('ZREM', KEYS[4], name)
+    answer[#answer + 1] = 1
   elseif (there and redis.sha1hex(there) or '') == seen then
     redis.call('HSET', KEYS[3], name, text)
     redis.call('ZADD', KEYS[4], redis.call('INCR', KEYS[2]), name)
