@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from typing import Any
 
@@ -13,9 +14,20 @@ from gateway.settings.sealed import Sealed
 from gateway.settings.tables import Field, Many, Table
 from gateway.settings.tree import Node
 
+_HASH = "sha256:[0-9a-f]{64}"
 LABEL = Text(pattern=r"[^\s/|]([^/|]*[^\s/|])?", meaning="a name without / or |", most=128)
 GLOB = Text(pattern="[^,]+", meaning="a name or glob without commas", most=256)
 GLOBS = Many(GLOB)
+
+
+class Before(Sealed):
+    """The secret a key had before, or its hash; gives the digest."""
+
+    def parse(self, node: Node, reading: Reading) -> Any:
+        text = node.value
+        if isinstance(text, str) and re.fullmatch(_HASH, text):
+            return bytes.fromhex(text.removeprefix("sha256:"))
+        return digest(super().parse(node, reading).reveal().encode())
 
 
 def key_id(name: str) -> str:
@@ -36,7 +48,16 @@ def _key(values: dict[str, Any], node: Node, reading: Reading) -> Any:
         return INVALID
     if values.get("expires") is not None and values["expires"] <= time.time():
         reading.warn(node.value["expires"], "this key has expired")
+    pair = [name for name in ("previous", "previous_until") if name in node.value]
+    if len(pair) == 1:
+        missing = "previous_until" if pair == ["previous"] else "previous"
+        told = f"{missing} is missing: the secret before, and until when it works"
+        reading.fault(node.value[pair[0]], told, at_key=True)
+        return INVALID
     found = digest(secret.reveal().encode()) if secret else bytes.fromhex(hashed.removeprefix("sha256:"))
+    if values.get("previous") == found:
+        reading.fault(node.value["previous"], "the same secret as now")
+        return INVALID
     return KeyEntry(id=key_id(values["name"]), digest=found, **values)
 
 
@@ -49,9 +70,13 @@ KEY = Table(
         ),
         "key": Field(Sealed(), 'the secret: "env:NAME", "file:PATH"'),
         "hash": Field(
-            Text(pattern="sha256:[0-9a-f]{64}", meaning='"sha256:" and 64 hexadecimal digits'),
+            Text(pattern=_HASH, meaning='"sha256:" and 64 hexadecimal digits'),
             'the secret\'s SHA-256 instead: "sha256:…"',
         ),
+        "previous": Field(
+            Before(), "the secret it had before, in any of these forms: it works for a while longer"
+        ),
+        "previous_until": Field(Moment(), "a date or date-time; from then on the secret before is refused"),
         "tenant": Field(LABEL, "the tenant its calls count for"),
         "team": Field(LABEL, "the team its calls count for"),
         "user": Field(LABEL, "the user its calls count for"),
