@@ -103,6 +103,8 @@ class Leases(Protocol):
     and usd what it may use. No bucket may stand twice in one tuple.
     """
 
+    degraded: bool  # the store that replicas share is lost, and each rule's `on_store_loss` holds
+
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """The bucket of a rule for one scope value (`core.limit.scope_value`); the same object each time."""
 

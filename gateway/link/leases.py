@@ -10,6 +10,7 @@ which they report what was used):
                                          | [id, false, [[name, left, retry, memory]…]]…]
                                 open: [name…]   refusals to forget;  left: [[name, left]…]
                         recall  names: [name…], tight: seconds
+                        store   lost: whether the store that replicas share does not answer
 
 An ask is one transaction over all buckets of a call. What the worker has towards it is deposited with it,
 so that the authority alone decides, in the order in which asks come: two workers that each hold
@@ -30,7 +31,7 @@ from gateway.link.stock import Stock
 from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop
 from gateway.stores.leases import Authority, bounds
 
-PATIENCE = 0.25  # seconds a call waits for the authority
+PATIENCE = 1.0  # seconds a call waits for the authority
 MOST_WAITING = 4096  # calls that may wait at once
 
 
@@ -58,6 +59,7 @@ class LeaseClient:
         self._stock = Stock(send, clock, wall, later, prompt)
         self._touch = self._stock.touch
         self.counts = {} if counts is None else counts
+        self.degraded = False  # the store that replicas share is lost: `on_store_loss` holds
         self._waiters: dict[int, Waiter] = {}
         self._last_id = 0
 
@@ -68,7 +70,10 @@ class LeaseClient:
         return self._stock.bucket(rule, value)
 
     def try_take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial | None:
-        """All or nothing from what is leased here; a remembered refusal; or None: `take` must ask."""
+        """All or nothing from what is leased here; a remembered refusal; or None: `take` must ask.
+
+        FaultError where what is leased is all there is: the shared store is lost, and the rule says "closed".
+        """
         for bucket, amount in charges:
             if bucket.free < amount:
                 return self._short(charges, tokens, micros)
@@ -114,7 +119,10 @@ class LeaseClient:
                 hold.charges = tuple([(b, amount + more.get(id(b), 0)) for b, amount in hold.charges])
             done(None)
 
-        taken = self.try_take(charges)
+        try:
+            taken: Outcome | None = self.try_take(charges)
+        except FaultError as error:
+            taken = error
         if taken is not None:
             took(taken)
         else:
@@ -214,8 +222,7 @@ class LeaseClient:
     def _without_answer(self, waiter: Waiter) -> Hold | FaultError:
         for bucket, amount in waiter.charges:
             if bucket.free < amount and not bucket.shadow and bucket.rule.on_store_loss != "open":
-                message = f"the limit {bucket.rule.id} can't be checked now"
-                return FaultError(message, code="gateway_limits_unavailable", retry_after=1.0)
+                return _unavailable(bucket.rule)
         return self._overdraw(waiter.charges, waiter.tokens, waiter.micros, "unchecked")
 
     # ------------------------------------------------------------------ off the fast path
@@ -227,6 +234,8 @@ class LeaseClient:
                 continue
             if not bucket.refuses(amount, now):
                 unknown = True
+            elif self.degraded and bucket.rule.on_store_loss == "closed" and not bucket.shadow:
+                raise _unavailable(bucket.rule)
             elif not bucket.shadow:
                 remaining = max(bucket.denied_left + bucket.free, 0)
                 return Denial(bucket.rule, bucket.value, remaining, max(bucket.retry_at - now, 0.0))
@@ -249,7 +258,10 @@ class LeaseClient:
     # ------------------------------------------------------------------ the link
 
     def receive(self, message: dict[str, Any]) -> None:
-        """A `grant` or `recall` from the authority."""
+        """A `grant`, `recall` or `store` from the authority."""
+        if message["t"] == "store":
+            self.degraded = message["lost"]
+            return
         if message["t"] == "recall":
             self._stock.recall(message["names"], message["tight"])
             return
@@ -264,11 +276,19 @@ class LeaseClient:
                 self._conclude(waiter)
 
     def _conclude(self, waiter: Waiter) -> None:
-        outcome = self.try_take(waiter.charges, waiter.tokens, waiter.micros)
+        try:
+            outcome: Outcome | None = self.try_take(waiter.charges, waiter.tokens, waiter.micros)
+        except FaultError as error:
+            outcome = error
         if outcome is None:  # something became free here meanwhile: ask again, this time with it
             self._enquire(waiter)
         else:
             self._finish(waiter, outcome)
+
+
+def _unavailable(rule: LimitRule) -> FaultError:
+    message = f"the limit {rule.id} can't be checked now"
+    return FaultError(message, code="gateway_limits_unavailable", retry_after=1.0)
 
 
 def _unanswered(charges: Charges) -> Denial:

@@ -59,6 +59,7 @@ class Metrics(Collector):
         self._gauges: dict[str, dict[int, float]] = {key: {} for key in series.WORKER_GAUGES}
         self._counters: dict[tuple[str, ...], float] = {}
         self._numbers: dict[Series, float] = dict.fromkeys(series.NUMBERS, 0.0)
+        self._numbers[series.SHARED_UP] = self._numbers[series.SHARED_REPLICAS] = 1.0
         self._revision = ""
         self._build = (version, platform.python_version())
         self._registry = CollectorRegistry(auto_describe=False)
@@ -94,6 +95,16 @@ class Metrics(Collector):
     def count(self, name: str, *labels: str) -> None:
         """One more of a counter of `series.OWN_COUNTERS`."""
         self._count((name, *labels), 1.0)
+
+    def add(self, name: str, *labels: str, delta: float) -> None:
+        """So many more of a counter, a worker's too."""
+        self._count((name, *labels), delta)
+
+    def shared(self, there: bool, replicas: int, trips: int) -> None:
+        """Whether the shared store answers, replicas that are there, and round trips to it so far."""
+        self._numbers[series.SHARED_UP] = float(there)
+        self._numbers[series.SHARED_REPLICAS] = replicas
+        self._numbers[series.SHARED_TRIPS] = trips
 
     def _count(self, key: tuple[str, ...], delta: float) -> None:
         declared = series.WORKER_COUNTERS.get(key[0]) or series.OWN_COUNTERS.get(key[0])

@@ -125,6 +125,15 @@ WORKER_COUNTERS = {
 
 # Counters of the supervisor with labels, by the first argument of `Metrics.count`.
 OWN_COUNTERS = {
+    "captures": Series(
+        "penstock_captures", "counter", "Calls whose texts were to be kept: kept or lost.", ("outcome",)
+    ),
+    "limit_events": Series(
+        "penstock_limit_events",
+        "counter",
+        "Buckets that came near their limit (near) or refused their first call in a window (reached).",
+        ("limit", "event"),
+    ),
     "jwks_fetches": Series(
         "penstock_jwks_fetches",
         "counter",
@@ -173,6 +182,11 @@ LEDGER_FAILURES = Series(
 LOG_DROPS = Series(
     "penstock_log_dropped_lines", "counter", "Call log lines dropped because the log was too slow."
 )
+SHARED_UP = Series(
+    "penstock_shared_up", "gauge", "1 while the shared store answers, or where there is none to answer."
+)
+SHARED_REPLICAS = Series("penstock_shared_replicas", "gauge", "Replicas that were there when last seen.")
+SHARED_TRIPS = Series("penstock_shared_trips", "counter", "Round trips to the shared store for limits.")
 FOLDED = Series(
     "penstock_metrics_folded", "counter", "Counts put under `other` because the series cap was reached."
 )
@@ -192,6 +206,9 @@ NUMBERS = (
     LEDGER_LAG,
     LEDGER_FAILURES,
     LOG_DROPS,
+    SHARED_UP,
+    SHARED_REPLICAS,
+    SHARED_TRIPS,
     FOLDED,
     UNDECLARED,
 )

@@ -120,13 +120,13 @@ class Appliance:
     def _compose(self, settings: Settings) -> None:
         """The supervisor's own parts. Imported only here: meanwhile the workers are starting."""
         from gateway import registry
+        from gateway.supervisor import limits
         from gateway.supervisor.admin import Admin
         from gateway.supervisor.audit import Keeper
         from gateway.supervisor.books import Books
         from gateway.supervisor.capture import Texts
         from gateway.supervisor.counting import Counting
         from gateway.supervisor.herald import Herald
-        from gateway.supervisor.limits import Limits
         from gateway.supervisor.lookout import Lookout
         from gateway.supervisor.neighbours import Neighbours
         from gateway.supervisor.replica import replica_id
@@ -141,7 +141,8 @@ class Appliance:
         self._books = Books(
             self._ledger, self._data / "journal", Counting(settings), report.posted, self._lookout.troubled
         )
-        self._limits = Limits(settings.limits, self._ledger, self._books.do, self._workers.send)
+        keep = (self._data, replica_id(self._data), self._ledger, self._books.do)
+        self._limits = limits.made(settings, *keep, self._workers.send, report.metrics, self._lookout.tell)
         self._lookout.open(settings)
         herald = Herald(self._workers, self._limits, self._lookout)
         self._keeper = Keeper(self._ledger, self._books.do, self._data, settings.state.keep.audit)
@@ -149,7 +150,7 @@ class Appliance:
         self._directory = self._neighbours.directory
         for process in self._workers.running.values():
             self._books.follow(process.source)
-        self._books.texts = Texts(self._workers.seal, self._ledger)
+        self._books.texts = Texts(self._workers.seal, self._ledger, report.metrics.count)
         self._composed = True
         self._admin = Admin(report)
         self._admin.open(self._admin_port)
@@ -292,6 +293,7 @@ class Appliance:
         await self._neighbours.close()
         await self._keeper.ended(self._revisions.current.revision, orderly)
         await self._books.close()
+        await self._limits.close()
         await self._admin.close()
         await self._lookout.close()
         self._report.close()

@@ -126,6 +126,8 @@ class Limits(Stage):
         counted = ("limits", denial.rule.id, "refused")
         self._counts[counted] = self._counts.get(counted, 0) + 1
         call.reasons["limit"] = denial.rule.id
+        if self._leases.degraded:
+            _say_lost(call)
         raise refused(denial, charges, wire(terms.shown))
 
     # -- the hold
@@ -133,6 +135,8 @@ class Limits(Stage):
     def _keep(self, call: Call, terms: Terms, claim: Claim | None, hold: Hold) -> None:
         """Keep the hold, have the answer stay within it, and tell how the limits stand."""
         call.hold = hold
+        if self._leases.degraded:
+            _say_lost(call)
         if terms.shown:
             call.memo["ratelimit"] = wire(terms.shown)
         if claim is None or not terms.measured:
@@ -165,3 +169,9 @@ class Limits(Stage):
 
 def _held(claim: Claim | None) -> tuple[int, int]:
     return (claim.tokens, claim.micros()) if claim is not None else (0, 0)
+
+
+def _say_lost(call: Call) -> None:
+    """The store that replicas share is lost."""
+    before = call.reasons.get("limits")
+    call.reasons["limits"] = f"{before},store_lost" if before else "store_lost"

@@ -41,9 +41,11 @@ class SharedAuthority(Authority):
             self._touched[account.name] = account
         for question, reply in zip(questions, replies, strict=True):
             account = question.account
-            for told, kind in ((reply.near, "limit.near"), (reply.reached, "limit.reached")):
-                if told:
-                    self._noticed(kind, account.rule, account.value, reply.used, account.amount)
+            if reply.near:
+                self._noticed("limit.near", account.rule, account.value, reply.used, account.amount)
+            if reply.reached:  # with what calls under way may still use
+                taken = account.most - reply.left
+                self._noticed("limit.reached", account.rule, account.value, taken, account.amount)
         return self._flush()
 
     def recalled(self, name: str, ticket: float) -> Messages:

@@ -1,0 +1,44 @@
+"""Tells operators how limits and the shared store stand: metrics, and notices where something happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.limit import LimitRule
+from gateway.core.notice import Notice
+from gateway.observe.metrics import Metrics
+
+
+class LimitWatch:
+    """Implements `supervisor.limits.Watch` and what `Sharing` tells."""
+
+    def __init__(self, metrics: Metrics, tell: Callable[[Notice], None], where: str = "") -> None:
+        self._metrics = metrics
+        self._tell = tell
+        self._where = where  # the shared store, without credentials
+        self._lost = False
+
+    def noticed(self, kind: str, rule: LimitRule, value: str, used: int, amount: int) -> None:
+        """A limit is nearly used up, or refuses its first call."""
+        self._metrics.count("limit_events", rule.id, kind.removeprefix("limit."))
+        detail = {"limit": rule.id, "scope": list(rule.scope), "value": value, "unit": rule.unit}
+        self._happened(kind, f"limit {rule.id}|{value}", **detail, used=used, amount=amount)
+
+    def unchecked(self, rule: str, calls: int) -> None:
+        """So many calls passed uncounted, as the store was lost."""
+        self._metrics.add("limits", rule, "unchecked", delta=calls)
+
+    def shared(self, there: bool, replicas: int, trips: int, why: str) -> None:
+        """How the shared store stands."""
+        self._metrics.shared(there, replicas, trips)
+        if self._lost == there:
+            self._lost = not there
+            if there:
+                self._happened("store.back", self._where, replicas=replicas)
+            else:
+                self._happened("store.lost", self._where, why=why, replicas=replicas)
+
+    def _happened(self, kind: str, subject: str, **detail: Any) -> None:
+        self._tell(Notice(kind, subject, detail, time.time_ns() // 1_000_000))
