@@ -141,11 +141,10 @@ class Replicas:
 
     async def _adopt(self, written: Iterable[tuple[str, bytes]]) -> None:
         entities: list[Entity] = []
-        forgotten = int(time.time() * 1000) - TOMBSTONES_MS
         for name, text in written:
             self._theirs[name] = _hash(text)
             entity = _entity(name, text)
-            if entity is not None and entity.deleted and entity.changed_ms < forgotten:
+            if entity is not None and _forgotten(entity):
                 self._stale.append(name)
             elif entity is not None:
                 entities.append(entity)
@@ -171,7 +170,8 @@ class Replicas:
     def _changed(self) -> tuple[int, list[Entity]]:
         """In the ledger's thread."""
         stamp = self._records.stamp()
-        return stamp, self._records.since(self._stamp) if stamp != self._stamp else []
+        changed = self._records.since(self._stamp) if stamp != self._stamp else []
+        return stamp, [entity for entity in changed if not _forgotten(entity)]
 
     async def _write(self, puts: Sequence[Put]) -> bool:
         fresh = secrets.token_hex(8)
@@ -208,6 +208,10 @@ class Bell:
         yield
         with contextlib.suppress(StoreAway):
             await self._ring()
+
+
+def _forgotten(entity: Entity) -> bool:
+    return entity.deleted and entity.changed_ms < int(time.time() * 1000) - TOMBSTONES_MS
 
 
 def _put(entity: Entity, theirs: dict[str, str]) -> Put:

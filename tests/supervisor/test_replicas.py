@@ -358,9 +358,13 @@ def test_what_was_deleted_very_long_ago_leaves_the_store(tmp_path: Path, redis: 
     async def test() -> None:
         async with replicas(tmp_path, redis.url) as make:
             one = await make("one")
-            one.ledger.adopt([Entity(TENANT, f"old{n}", 2, {"name": "x"}, 5, True) for n in range(150)])
+            old = '{"version": 2, "changed_ms": 5, "deleted": true, "document": {"name": "x"}}'
+            for n in range(150):
+                redis.ask("HSET", "penstock:{entities}:texts", f"tenant:old{n}", old)
+                redis.ask("ZADD", "penstock:{entities}:order", str(n + 1), f"tenant:old{n}")
+            redis.ask("SET", "penstock:{entities}:n", "150")
+            one.ledger.adopt([Entity(TENANT, "old7", 2, {"name": "x"}, 5, True)])
             await one.put("acme")
-            await one.directory.poll()
             assert redis.ask("HLEN", "penstock:{entities}:texts").strip() == ":1"
             two = await make("two")
             assert list(two.knows()) == ["tenant:acme"]
