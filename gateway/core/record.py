@@ -13,7 +13,7 @@ from typing import Any
 from gateway.core.call import Call
 from gateway.core.capture import document
 from gateway.core.codec import dumps
-from gateway.core.tokens import prompt_text
+from gateway.core.tokens import prompt_text, whole
 from gateway.core.usage import ESTIMATED, KINDS, NONE, PROVIDER
 
 FIELDS = (
@@ -168,6 +168,7 @@ def _texts(call: Call, text: bytes) -> dict[str, Any]:
     if call.usage.source == ESTIMATED:
         texts["prompt"] = prompt_text(call.document)
         texts["text"] = text.decode("utf-8", "replace")
+        texts["whole"] = call.outcome == "ok" and whole(call.document)
     if call.capture is not None:
         texts["capture"] = document(call, call.capture, call.memo.get("answer", b""), text)
     return texts

@@ -26,6 +26,12 @@ _ATTACHED_TOKENS = 1000
 
 _CL100K = re.compile(r"gpt-4(?!o|\.|\d)|gpt-3\.?5|text-embedding-(?:3|ada-002)")
 
+# Whose encoding is known and whose answers hide nothing: models that reason are charged for what nobody sees.
+_EXACT = re.compile(
+    r"(?:gpt-(?:3\.5-turbo|4|4o|4\.1|4\.5)|chatgpt-4o|text-embedding-(?:3-\w+|ada-002))"
+    r"(?!.*(?:audio|realtime|search|transcribe|tts|vision|image))[\w.-]*"
+)
+
 # What makes up the text of a request, and what inside it is no text.
 _PROMPTS = ("messages", "input", "prompt", "instructions", "system", "tools", "functions")
 _SILENT = frozenset(("role", "type", "url", "image_url", "data", "file_data", "id", "format", "detail"))
@@ -66,6 +72,20 @@ def count(model: str, text: str | bytes) -> int:
     if size > MAX_TEXT:
         return round(_count(_encoding(model), text[:MAX_TEXT]) * size / MAX_TEXT)
     return _count(_encoding(model), text)
+
+
+def exact(model: str) -> bool:
+    """Whether `count` has that model's own encoding, and its answers show all that was generated."""
+    return _EXACT.fullmatch(model.rpartition("/")[2]) is not None
+
+
+def whole(document: Any) -> bool:
+    """Whether `prompt_text` is all that a request asks a model to read: mere texts, and nothing cut off."""
+    if not isinstance(document, dict) or document.keys() & {"tools", "functions", "response_format"}:
+        return False
+    given = document.get("prompt", document.get("input", ""))
+    texts = given if isinstance(given, list) else [given]
+    return _plain({"messages": document.get("messages", [])}) and all(isinstance(text, str) for text in texts)
 
 
 def prompt_text(document: Any, limit: int = MAX_TEXT) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 # Disjoint: a token is counted in exactly one kind, so that a sum is always the true total.
 KINDS = ("input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output")
 
-# provider: the provider said so · estimated: counted offline or guessed · unknown: nobody knows
-PROVIDER, ESTIMATED, UNKNOWN, NONE = "provider", "estimated", "unknown", "none"
+# provider: the provider said so · counted: here, all texts with the model's own tokenizer · estimated: here,
+# with less than that · unknown: nobody knows · none: nobody was asked. A worker says estimated of both.
+PROVIDER, COUNTED, ESTIMATED, UNKNOWN, NONE = "provider", "counted", "estimated", "unknown", "none"
 
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of one call. `source`: "provider", "estimated", "unknown" or "none" (no call was made)."""
+    """Token counts of one call. `source`: where they come from, see above."""
 
     input: int = 0
     cached_input: int = 0

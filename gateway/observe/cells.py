@@ -11,7 +11,7 @@ from gateway.observe.cell import ABSENT, LABELS, Cell
 OTHER = "other"
 NONE = "none"
 OUTCOMES = frozenset(("ok", "refused", "upstream_error", "failed", "client_gone", "truncated", "abandoned"))
-SOURCES = frozenset(("provider", "estimated", "unknown", "none"))
+SOURCES = frozenset(("provider", "counted", "estimated", "unknown", "none"))
 SIDES = ("caller_", "policy_", "upstream_", "gateway_")
 
 

