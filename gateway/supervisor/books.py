@@ -183,6 +183,7 @@ class Books:
             log.warning("the ledger is written again")
         if batch.lines:
             self._posted(batch)
+            self.texts.tell()
 
     def _fail(self, error: Exception) -> None:
         now = time.monotonic()
