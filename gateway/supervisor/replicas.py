@@ -141,8 +141,11 @@ class Replicas:
 
     async def _adopt(self, written: Iterable[tuple[str, bytes]]) -> None:
         entities: list[Entity] = []
+        read: dict[str, str] = {}
         for name, text in written:
-            self._theirs[name] = _hash(text)
+            read[name] = _hash(text)
+            if self._theirs.get(name) == read[name]:
+                continue  # our own
             entity = _entity(name, text)
             if entity is not None and _forgotten(entity):
                 self._stale.append(name)
@@ -150,6 +153,7 @@ class Replicas:
                 entities.append(entity)
         if entities:
             self._adopted += await self._do(lambda: self._records.adopt(entities))
+        self._theirs |= read  # only now: what the ledger could not take is read again
 
     # -- what was changed here
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.errors import LedgerError
 from gateway.core.principal import KeyEntry, document_of
 from gateway.core.records import KEY, RAISE, TENANT, Actor, Change, Conflict, Deed, Entity
 from gateway.settings.schema import Settings
@@ -388,5 +389,25 @@ def test_nonsense_in_the_store_is_left_out(tmp_path: Path, redis: servers.Redis)
             await one.put("umbrella")
             two = await make("two")
             assert sorted(two.knows()) == ["tenant:acme", "tenant:umbrella"]
+
+    run(test())
+
+
+def test_what_the_ledger_could_not_take_is_read_again(
+    tmp_path: Path, redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(theirs: object) -> int:
+        raise LedgerError("locked")
+
+    async def test() -> None:
+        async with replicas(tmp_path, redis.url) as make:
+            one, two = await make("one"), await make("two")
+            await one.put("acme")
+            with monkeypatch.context() as patch:
+                patch.setattr(two.ledger, "adopt", fail)
+                with pytest.raises(LedgerError):
+                    await two.directory.poll()
+            await two.directory.poll()
+            assert two.knows() == one.knows() and len(two.knows()) == 1
 
     run(test())
