@@ -74,7 +74,7 @@ def configurations() -> list[tuple[str, str]]:
 def test_every_configuration_that_is_shown_is_valid(text: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(text)
-    environ = dict.fromkeys(re.findall(r"env:(\w+)", text), "x" * 32)
+    environ = {name: f"{name:x<32}" for name in re.findall(r"env:(\w+)", text)}
     for name in re.findall(r"exec:\./(\w+)", text):  # the page itself shows what such a command says
         (tmp_path / name).write_text("#!/bin/sh\necho secret\n")
         (tmp_path / name).chmod(0o700)
