@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.lookout import Lookout
@@ -15,6 +17,7 @@ class Herald:
         self._workers = workers
         self._limits = limits
         self._lookout = lookout
+        self.also: Callable[[Directory, News], None] = lambda directory, news: None
 
     def tell(self, directory: Directory, news: News) -> None:
         """To be given to the directory."""
@@ -24,6 +27,6 @@ class Herald:
             self._workers.tell(message)
         if news.whole or news.keys or news.gone:
             self._lookout.keys(directory.keys())
-        replace = getattr(self._limits, "replace_raises", None)
-        if news.raises and replace is not None:
-            replace(directory.raises())
+        self.also(directory, news)
+        if news.raises:
+            self._limits.replace_raises(directory.raises())

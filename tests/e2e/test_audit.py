@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.gateway import KEY, Gateway
 from tests.e2e.running import until
+from tests.servers import postgres as databases
 from tests.servers import redis as servers
 
 CALL = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
@@ -143,6 +144,32 @@ def test_a_key_that_one_appliance_made_or_revoked_is_so_at_all(pair: tuple[Gatew
     assert answers(one, KEY, 200) and answers(two, KEY, 200)
     for gateway in pair:
         verified(gateway)
+
+
+@pytest.fixture
+def shared_ledger(tmp_path: Path, redis: servers.Redis) -> Iterator[tuple[Gateway, Gateway]]:
+    """Two appliances with one ledger in PostgreSQL."""
+    if databases.found() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with ExitStack() as stack:
+        url = stack.enter_context(databases.serving()).url
+        config = f'{KEYED}[state]\nledger = "{url}"\nshared = "{redis.url}"\n'
+        one, two = [
+            stack.enter_context(Gateway(tmp_path / name, config, workers=2)) for name in ("one", "two")
+        ]
+        yield one, two
+
+
+def test_appliances_with_one_ledger_know_the_same_keys_and_have_a_chain_each(
+    shared_ledger: tuple[Gateway, Gateway],
+) -> None:
+    one, two = shared_ledger
+    key = made(one, "ci")
+    until("both know it", lambda: answers(one, key, 200) and answers(two, key, 200))
+    two.command("keys", "revoke", "ci")
+    until("both refuse it", lambda: answers(one, key, 401) and answers(two, key, 401))
+    chains = verified(one)["chains"]
+    assert len(chains) == 2 and chains.keys() == verified(two)["chains"].keys()
 
 
 def test_it_is_so_after_lost_messages_and_a_store_that_was_away(
