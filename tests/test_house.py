@@ -51,7 +51,7 @@ DOORS = {
     "uvloop": ("worker.py", "supervisor/"),
     "sqlite3": ("stores/",),
     "redis": ("stores/redis/",),
-    "cryptography": ("link/seal.py",),
+    "cryptography": ("link/seal.py", "control/seal.py"),
     "psycopg": ("stores/postgres/",),
 }
 

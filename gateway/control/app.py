@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,35 +12,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.control import api, openapi
+from gateway.control.port import Desk
 from gateway.core.codec import dumps
 from gateway.core.errors import CallerError, FaultError, GatewayError
-from gateway.observe.metrics import Metrics
 
 _HERE = {
     "/healthz": "200 while this process runs",
     "/readyz": "200 when calls are accepted, else 503, with the reasons",
     "/metrics": "Prometheus or OpenMetrics text",
+    "/admin/v1/…": "the admin API, with the admin token; described at /admin/v1/openapi.json",
 }
 
 
-class Control(Protocol):
-    """What the admin app may ask the supervisor."""
-
-    metrics: Metrics
-
-    def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether calls are accepted, and why or why not.
-
-        The detail says workers ready and wanted, the revision, whether it drains, and the fault
-        lines of the last refused configuration.
-        """
-
-    def status(self) -> dict[str, Any]:
-        """What runs, for people."""
-
-
-def build(control: Control) -> Starlette:
+def build(control: Desk) -> Starlette:
     """The app over one supervisor."""
+    described = dumps(openapi.document(api.OPERATIONS, api.PREFIX))
 
     async def healthz(request: Request) -> Response:
         return _json({"status": "ok"})
@@ -56,14 +43,21 @@ def build(control: Control) -> Starlette:
     async def here(request: Request) -> Response:
         return _json({"name": "penstock", "version": __version__, "paths": _HERE, "status": control.status()})
 
+    async def description(request: Request) -> Response:
+        return Response(described, headers={"cache-control": "no-store"}, media_type="application/json")
+
     endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/": here,
         "/healthz": healthz,
         "/readyz": readyz,
         "/metrics": metrics,
+        f"{api.PREFIX}/openapi.json": description,
     }
     return Starlette(
-        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()],
+        routes=[
+            *[Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()],
+            *api.routes(control),
+        ],
         exception_handlers={HTTPException: _refusal, Exception: _fault},
     )
 

@@ -4,21 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import uvicorn
 
-from gateway.control.app import Control, build
+from gateway.control.app import build
+from gateway.core.store import LedgerStore
+from gateway.supervisor.clerk import InThread
+from gateway.supervisor.desk import AdminDesk
+from gateway.supervisor.directory import Directory
+from gateway.supervisor.jwks import Jwks
+from gateway.supervisor.limits import Limits
+from gateway.supervisor.listen import StartError
+from gateway.supervisor.operators import Operators, admin_token
+from gateway.supervisor.report import Report
+from gateway.supervisor.revisions import Revisions
+from gateway.supervisor.workers import Workers
 
 
 class Admin(uvicorn.Server):
-    """Serves the control app on a socket until `close`; signals are the supervisor's business."""
+    """Serves the control app on a socket until `close`; signals are the supervisor's business.
 
-    def __init__(self, control: Control) -> None:
+    Raises `StartError` where there is no good admin token and none can be kept.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        revisions: Revisions,
+        workers: Workers,
+        limits: Limits,
+        directory: Directory,
+        ledger: LedgerStore,
+        do: InThread,
+        data: Path,
+        jwks: Jwks,
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        try:
+            token, self._made = admin_token(data, os.environ)
+        except (OSError, ValueError) as error:
+            raise StartError(f"the admin API has no token: {error}") from error
+        self._token = token if self._made else ""
+        self.operators = Operators(token, lambda: revisions.current, jwks)
+        self.desk = AdminDesk(
+            report, revisions, workers, limits, directory, ledger, do, self.operators, reload
+        )
         super().__init__(
             uvicorn.Config(
-                build(control),
+                build(self.desk),
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -33,6 +70,13 @@ class Admin(uvicorn.Server):
         )
         self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    def welcome(self) -> None:
+        """Print the admin token once, when it has just been made."""
+        if self._token:
+            told = "it is shown only now and kept in data_dir/admin.token"
+            print(f"An admin token was made; {told}:  {self._token}", flush=True)
+            self._token = ""
 
     def open(self, sock: socket.socket) -> None:
         """Start serving."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # at run time these are imported while the workers start
     from gateway.supervisor.lookout import Lookout
     from gateway.supervisor.neighbours import Neighbours
     from gateway.supervisor.report import Report
+    from gateway.supervisor.turnover import Turnover
 
 log = logging.getLogger("penstock")
 
@@ -55,22 +56,20 @@ class Appliance:
     _limits: Limits
     _admin: Admin
     _lookout: Lookout
+    _turnover: Turnover
 
     def __init__(
         self, revisions: Revisions, data: Path, data_port: socket.socket, admin_port: socket.socket
     ) -> None:
         self._revisions = revisions
-        self._previous: Settings | None = None
         self._data = data
         self._data_port = data_port
         self._admin_port = admin_port
         self._boot = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}{secrets.token_hex(2)}"
         self._failure = ""  # why there was nothing to start with
-        self._unfit = ""  # why the current revision can't be served
         self._served = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._hung_up = False
         self._composed = False
         self._stillborn = 0  # workers that ended before they were ready
         self._chores: list[asyncio.Task[None]] = []
@@ -113,7 +112,8 @@ class Appliance:
         self._report.draining = True
 
     def _hang_up(self) -> None:
-        self._hung_up = True
+        if self._composed:
+            self._turnover.hang_up()
 
     # -- start
 
@@ -131,6 +131,7 @@ class Appliance:
         from gateway.supervisor.neighbours import Neighbours
         from gateway.supervisor.replica import replica_id
         from gateway.supervisor.report import Report
+        from gateway.supervisor.turnover import Turnover
 
         for warning in settings.warnings:
             log.warning("%s", warning)
@@ -151,8 +152,16 @@ class Appliance:
         for process in self._workers.running.values():
             self._books.follow(process.source)
         self._books.texts = Texts(self._workers.seal, self._ledger, report.metrics.count)
+        self._turnover = Turnover(
+            self._revisions, self._workers, report, self._lookout, self._books, self._limits, self._directory,
+            self._keeper,
+        )  # fmt: skip
+        self._admin = self._turnover.admin = Admin(
+            report, self._revisions, self._workers, self._limits, self._directory, self._ledger,
+            self._books.do, self._data, self._lookout.jwks, self._turnover.reload,
+        )  # fmt: skip
+        herald.also = self._admin.operators.hear
         self._composed = True
-        self._admin = Admin(report)
         self._admin.open(self._admin_port)
 
     async def _open(self, settings: Settings) -> None:
@@ -170,11 +179,12 @@ class Appliance:
             raise StartError(f"the ledger can't be used: {error}") from error
         if first:
             print(keys.welcome(first, url(self._data_port, bool(settings.server.tls)), settings), flush=True)
+        self._admin.welcome()
         self._chores = [
             asyncio.create_task(beat.forever(pause, chore))
             for pause, chore in (
                 (_KEYS_POLL, self._directory.poll),
-                (_CONFIG_POLL, self._poll_config),
+                (_CONFIG_POLL, self._turnover.poll),
                 (_LIMITS_TICK, self._limits.tick),
                 (_LOOKOUT, self._lookout.look),
                 (_TIDY, self._books.tidy),
@@ -183,6 +193,7 @@ class Appliance:
         self._books.start()
         self._neighbours.open()
         await self._keeper.began(settings.revision)
+        await self._admin.desk.keep()
 
     async def _first_ready(self) -> None:
         """Wait for the first worker, or for the end."""
@@ -222,8 +233,8 @@ class Appliance:
         if not self._served.is_set():
             self._failure = why
             self._stopping.set()
-        elif self._previous is not None and revision == self._revisions.current.revision:
-            self._unfit = why
+        else:
+            self._turnover.unfit(revision, why)
 
     def _ended(self, process: Process) -> None:
         self._stillborn += not process.revision
@@ -233,46 +244,6 @@ class Appliance:
         self._report.metrics.gone(process.number)
         self._report.workers()
         self._books.ended(process.source, self._limits.lost(process.number))
-
-    # -- configuration and keys
-
-    async def _poll_config(self) -> None:
-        if self._unfit:
-            await self._fall_back()
-        forced, self._hung_up = self._hung_up, False
-        if not forced and not self._revisions.changed():
-            return
-        if forced:
-            self._report.reopen()
-        # In a thread: commands that give secrets take their time.
-        settings = self._lookout.reloaded(await asyncio.to_thread(self._revisions.reload))
-        if settings is not None:
-            self._previous = self._revisions.current
-            await self._adopt(settings)
-            log.info("revision %s serves from now on", settings.revision)
-        await self._keeper.refused(self._revisions.current.revision, self._revisions.fault)
-        self._report.metrics.revision(self._revisions.current.revision, not self._revisions.fault)
-
-    async def _adopt(self, settings: Settings) -> None:
-        """Hand a revision to everyone: limits first, so that they know what the workers will ask about."""
-        before = self._revisions.current.revision
-        self._report.observe(settings.observe)
-        self._revisions.accept(settings)
-        self._books.adopt(settings)
-        self._keeper.keep = settings.state.keep.audit
-        await self._limits.replace_rules(settings.limits)
-        self._workers.adopt(settings)
-        await self._directory.replace_settings(settings)
-        await self._keeper.reloaded(before, settings.revision)
-
-    async def _fall_back(self) -> None:
-        why, self._unfit = self._unfit, ""
-        previous, self._previous = self._previous, None
-        if previous is not None:
-            self._lookout.open(previous)
-            await self._adopt(previous)
-            self._revisions.refuse(why)
-            self._report.metrics.revision(previous.revision, False)
 
     # -- the end
 

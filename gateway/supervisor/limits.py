@@ -124,6 +124,20 @@ class Limits:
         """Other raises are in force; each ends by itself."""
         self._deliver(self._authority.replace_raises(raises))
 
+    def standings(self, rule: str) -> list[dict[str, Any]]:
+        """How the buckets of a rule stand on this machine: amounts in the rule's unit, reset in seconds."""
+        return [
+            {
+                "value": account.value,
+                "amount": account.amount,
+                "used": account.used,
+                "leased": account.leased,
+                "left": account.told,
+                "reset_s": round(account.retry_in(account.most), 1) if account.used else 0.0,
+            }
+            for account in self._authority.of_rule(rule)
+        ]
+
     def lost(self, worker: int) -> Callable[[], Awaitable[None]]:
         """A worker has died; what comes back is to be awaited once its journal has been booked."""
         orphans = self._authority.lost(worker)

@@ -143,6 +143,10 @@ class Authority(Desk):
         """How one bucket stands: its `used`, `leased` and `left`; None when nothing is counted."""
         return self._book.find(f"{rule_id}|{value}")
 
+    def of_rule(self, rule_id: str) -> list[Account]:
+        """The buckets of a rule that are being counted."""
+        return [account for account in self._book.all() if account.rule.id == rule_id]
+
     def lost(self, worker: int) -> list[Orphan]:
         """A worker has died. Its unused leases are free; what it may have used counts until `recount`.
 

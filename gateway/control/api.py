@@ -1,0 +1,237 @@
+"""`/admin/v1`: from a request to an operation and back. Authorised on the path as it was routed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from gateway.control import body
+from gateway.control.body import LARGEST
+from gateway.control.operation import Answer, Ask, Operation
+from gateway.control.port import Desk
+from gateway.control.resources import audit, config, keys, limits, status, tenants, usage
+from gateway.control.seal import Seal
+from gateway.core.codec import dumps
+from gateway.core.errors import CallerError, FaultError, GatewayError, LedgerError
+from gateway.core.records import Answered, Change, Conflict
+
+log = logging.getLogger("penstock.admin")
+
+PREFIX = "/admin/v1"
+OPERATIONS: tuple[Operation, ...] = (
+    *status.OPERATIONS, *keys.OPERATIONS, *tenants.OPERATIONS, *limits.OPERATIONS, *usage.OPERATIONS,
+    *audit.OPERATIONS, *config.OPERATIONS,
+)  # fmt: skip
+
+_DEADLINE = 30.0  # seconds for one request
+_REMEMBERED = 86_400_000  # ms for which an answer is kept under its idempotency key
+_ETAG = re.compile(r'(?:W/)?"v(\d{1,18})"\Z')
+_KEY = re.compile(r"[!-~]{1,255}\Z")
+_MAX_CREDENTIAL = 16 * 1024
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+def routes(desk: Desk) -> list[Route]:
+    """One route per path; a method that a path does not have is 405."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in OPERATIONS:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return [
+        Route(PREFIX + path, _endpoint(desk, path, operations), methods=list(operations))
+        for path, operations in by_path.items()
+    ]
+
+
+def _endpoint(desk: Desk, path: str, operations: dict[str, Operation]) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        identity = f"adm_{secrets.token_hex(12)}"
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                response = await _served(desk, operations[method], request)
+        except Exception as error:
+            response = _failed(error, identity)
+        response.headers["x-request-id"] = identity
+        desk.metrics.count("admin_requests", path, f"{response.status_code // 100}xx")
+        return response
+
+    return endpoint
+
+
+async def _served(desk: Desk, operation: Operation, request: Request) -> Response:
+    credential = _credential(request)
+    operator = await desk.operator(credential, request.client.host if request.client else "")
+    if operator is None:
+        raise CallerError(
+            "The admin API needs the admin token, or a key or token with a role for it, as "
+            "'Authorization: Bearer …'.",
+            status=401,
+            code="caller_unauthorized",
+        )
+    operator.demand(operation.permission)
+    data = await _data(request)
+    ask = Ask(desk, operator, request.path_params, _query(operation, request), {})
+    if operation.body is not None:
+        ask.values = body.read(operation.body, body.parse(data))
+    elif data.strip() and request.method != "DELETE":
+        raise CallerError("This operation takes no body.")
+    name = request.headers.get("idempotency-key")
+    once = None
+    if name is not None and operation.keyed:
+        once = _Once(ask, name, credential, request.url.path.encode() + b"\n" + data)
+        known = await once.known()
+        if known is not None:
+            return known
+    answer = await operation.run(ask)
+    if answer.change is None:
+        return _response(answer)
+    _matched(operation, request, answer.change)
+    return await _written(answer, desk, once)
+
+
+async def _written(answer: Answer, desk: Desk, once: _Once | None) -> Response:
+    """Write the change, and with it the answer where it is to be given again."""
+    assert answer.change is not None
+    if once is None:
+        entity = await desk.change(answer.change)
+    else:
+        try:
+            entity = await desk.change(replace(answer.change, remember=once.kept(answer)))
+        except Conflict:
+            known = await once.known()  # the same request was quicker
+            if known is None:
+                raise
+            return known
+    if answer.version is not None and answer.version != entity.version:
+        answer.version = answer.document["version"] = entity.version
+    return _response(answer)
+
+
+class _Once:
+    """The same answer to the same request, however often it is sent. Kept sealed: it may hold a secret."""
+
+    def __init__(self, ask: Ask, name: str, credential: bytes, request: bytes) -> None:
+        if not _KEY.match(name):
+            raise CallerError(
+                "idempotency-key must be 1 to 255 printable characters.", param="idempotency-key"
+            )
+        self._desk = ask.desk
+        self._place = hashlib.sha256(f"{ask.operator.actor.id}/{name}".encode()).hexdigest()
+        self._fingerprint = hashlib.sha256(request).hexdigest()
+        self._seal = Seal(credential, name)
+
+    async def known(self) -> Response | None:
+        """What was answered before. Raises `CallerError` (422) where that was another request."""
+        found = await self._desk.do(lambda books: books.answered(self._place))
+        if found is None:
+            return None
+        if found.fingerprint != self._fingerprint:
+            raise CallerError(
+                "This idempotency-key was used for another request.", status=422, code="caller_conflict"
+            )
+        headers = {**_HEADERS, "idempotency-replayed": "true"}
+        return Response(self._seal.open(found.body), found.status, headers, media_type="application/json")
+
+    def kept(self, answer: Answer) -> tuple[str, Answered]:
+        """The answer as it is remembered."""
+        body = self._seal.close(dumps(answer.document))
+        until = int(time.time() * 1000) + _REMEMBERED
+        return self._place, Answered(self._fingerprint, answer.status, body, until)
+
+
+def _credential(request: Request) -> bytes:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    text = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "").strip()
+    return text.encode("latin-1", "replace")[: _MAX_CREDENTIAL + 1]
+
+
+async def _data(request: Request) -> bytes:
+    data = b""
+    async for piece in request.stream():
+        data += piece
+        if len(data) > LARGEST:
+            raise CallerError(
+                f"The body is larger than {LARGEST} bytes.", status=413, code="caller_body_too_large"
+            )
+    return data
+
+
+def _query(operation: Operation, request: Request) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in operation.query:
+            known = ", ".join(operation.query) or "none"
+            raise CallerError(f"No parameter {name!a} here; there are: {known}.", param=name[:64])
+        if name in found or len(value) > 512:
+            raise CallerError(f"{name} must come once, with at most 512 characters.", param=name)
+        found[name] = value
+    return found
+
+
+def _matched(operation: Operation, request: Request, change: Change) -> None:
+    """Nobody overwrites what they have not seen."""
+    given = request.headers.get("if-match")
+    if given is None:
+        if operation.matched:
+            raise CallerError(
+                "Send the etag of what you have read as if-match (or if-match: *).",
+                status=428,
+                code="caller_precondition_required",
+            )
+        return
+    match = _ETAG.match(given.strip())
+    if given.strip() != "*" and (match is None or int(match[1]) != change.expect):
+        raise _stale()
+
+
+def _stale() -> CallerError:
+    return CallerError(
+        "It has been changed meanwhile: read it again.", status=412, code="caller_precondition_failed"
+    )
+
+
+def _response(answer: Answer) -> Response:
+    headers = dict(_HEADERS)
+    if answer.version is not None:
+        headers["etag"] = f'"v{answer.version}"'
+    if answer.made:
+        headers["location"] = f"{PREFIX}/{answer.made}"
+    if answer.lines is not None:
+        return StreamingResponse(answer.lines, 200, headers, media_type="application/x-ndjson")
+    return Response(dumps(answer.document), answer.status, headers, media_type="application/json")
+
+
+def _failed(error: Exception, identity: str) -> Response:
+    if isinstance(error, Conflict):
+        error = _conflict(error)
+    elif isinstance(error, LedgerError):
+        log.error("the admin API can't use the ledger: %s", error)
+        error = FaultError("The ledger can't be used now.", code="gateway_ledger_unavailable", retry_after=1)
+    elif isinstance(error, TimeoutError):
+        error = FaultError("This took too long.", code="gateway_unavailable", retry_after=1)
+    elif not isinstance(error, GatewayError):
+        log.error("the admin API failed", exc_info=error)
+        error = FaultError("The admin API failed; the log says why.", status=500, code="gateway_fault")
+    headers = dict(_HEADERS)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
+    return Response(dumps(error.document(identity)), error.status, headers, media_type="application/json")
+
+
+def _conflict(error: Conflict) -> CallerError:
+    if error.current is not None and error.current.version and "version" in str(error):
+        return _stale()
+    return CallerError(f"{str(error).capitalize()}.", status=409, code="caller_conflict")

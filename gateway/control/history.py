@@ -1,0 +1,96 @@
+"""Configurations over time: what is kept of each, and how one comes back. Literal secrets are never kept.
+
+In a kept text a literal secret is replaced by a mark with its fingerprint. A text comes back only where
+each mark can be filled from the configuration that serves now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.core.errors import CallerError
+from gateway.settings.schema import Settings
+from gateway.settings.secret import Secret
+
+_MARK = re.compile(r"\*{3}sha256:([0-9a-f]{16})\*{3}")
+
+
+def texts(settings: Settings) -> dict[str, str]:
+    """The files of a configuration, by path. Files that hold secrets are no part of it."""
+    found = {}
+    for source in settings.sources:
+        path = Path(source)
+        if path.suffix == ".toml" and path.is_file():
+            found[str(path)] = path.read_text("utf-8", "replace")
+    return found
+
+
+def masked(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """The same without literal secrets."""
+    literals = sorted(_literals(settings), key=len, reverse=True)
+    found = dict(files)
+    for literal in literals:
+        for path, text in found.items():
+            found[path] = text.replace(literal, _mark(literal))
+    return found
+
+
+def filled(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Kept texts with their secrets again. Raises `CallerError` (409) where one is not there any more."""
+    known = {_fingerprint(literal): literal for literal in _literals(settings)}
+
+    def secret(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise CallerError(
+                "That revision had a literal secret, which is not kept, and the one that serves now has no "
+                'such secret. Write the secret as "env:NAME" or "file:PATH" and apply the text by hand.',
+                status=409,
+                code="caller_conflict",
+            )
+        return known[match[1]]
+
+    return {path: _MARK.sub(secret, text) for path, text in files.items()}
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """A unified diff of two sets of files."""
+    pieces: list[str] = []
+    for path in sorted({*before, *after}):
+        old, new = before.get(path, "").splitlines(True), after.get(path, "").splitlines(True)
+        name = Path(path).name
+        pieces += difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
+    return "".join(pieces)
+
+
+def _fingerprint(literal: str) -> str:
+    return hashlib.sha256(literal.encode()).hexdigest()[:16]
+
+
+def _mark(literal: str) -> str:
+    return f"***sha256:{_fingerprint(literal)}***"
+
+
+def _literals(settings: Settings) -> set[str]:
+    return {
+        each.reveal() for each in _secrets(settings) if each.source == "literal" and len(each.reveal()) > 3
+    }
+
+
+def _secrets(value: Any) -> Iterator[Secret]:
+    if isinstance(value, Secret):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for part in dataclasses.fields(value):
+            yield from _secrets(getattr(value, part.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _secrets(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _secrets(item)

@@ -1,0 +1,1 @@
+"""What the admin API offers, a file each."""

@@ -1,0 +1,160 @@
+"""The running appliance as the admin API sees it (`control.port.Desk`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from gateway.control import history
+from gateway.control.operator import Operator
+from gateway.control.port import Applied
+from gateway.control.rewrite import rewrite
+from gateway.core.errors import CallerError, LedgerError
+from gateway.core.group import Tenant
+from gateway.core.limit import Raise
+from gateway.core.principal import KeyEntry
+from gateway.core.records import Actor, Change, Deed, Entity, KeptRevision
+from gateway.core.store import LedgerStore
+from gateway.settings.schema import Settings
+from gateway.supervisor.clerk import InThread
+from gateway.supervisor.directory import Directory
+from gateway.supervisor.limits import Limits
+from gateway.supervisor.operators import Operators
+from gateway.supervisor.report import Report, log
+from gateway.supervisor.revisions import Revisions
+from gateway.supervisor.workers import Workers
+
+T = TypeVar("T")
+
+_ADOPTED = 15.0  # seconds in which all workers are to serve a new configuration
+_LOOK = 0.05
+_FILE = Actor("config", name="gateway.toml")
+
+
+class AdminDesk:
+    """One object between the admin app and the supervisor's parts. `reload` reads the configuration now."""
+
+    def __init__(
+        self,
+        report: Report,
+        revisions: Revisions,
+        workers: Workers,
+        limits: Limits,
+        directory: Directory,
+        books: LedgerStore,
+        do: InThread,
+        operators: Operators,
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.metrics = report.metrics
+        self.ready = report.ready
+        self.status = report.status
+        self.all_keys: Callable[[], list[KeyEntry]] = directory.keys
+        self.tenants: Callable[[], list[Tenant]] = directory.tenants
+        self.raises: Callable[[], list[Raise]] = directory.raises
+        self._directory = directory
+        self._revisions = revisions
+        self._workers = workers
+        self._limits = limits
+        self._books = books
+        self._do = do
+        self._operators = operators
+        self._reload = reload
+        self._applying = asyncio.Lock()
+        self._by: tuple[Actor, str] = (_FILE, "")  # who changes the configuration now, and why
+
+    @property
+    def settings(self) -> Settings:
+        """The revision that serves."""
+        return self._revisions.current
+
+    async def operator(self, credential: bytes, address: str) -> Operator | None:
+        """Who presents this; None where it opens nothing here."""
+        return await self._operators.find(credential, address)
+
+    async def do(self, work: Callable[[LedgerStore], T]) -> T:
+        """Run a piece of work on the ledger, in its thread. Raises `LedgerError`."""
+        return await self._do(lambda: work(self._books))
+
+    async def change(self, change: Change) -> Entity:
+        """Write, and tell all workers, before this returns. Raises `Conflict`, `LedgerError`."""
+        return await self._directory.change(change)
+
+    def standings(self, rule: str) -> Sequence[Mapping[str, Any]]:
+        """How the buckets of a rule stand here."""
+        return self._limits.standings(rule)
+
+    # -- configuration
+
+    async def keep(self) -> None:
+        """Put the revision that serves into the history, unless it is its newest."""
+        settings = self._revisions.current
+        if not settings.path:
+            return
+        actor, note = self._by
+        try:
+            files = history.masked(history.texts(settings), settings)
+            kept = KeptRevision(
+                settings.revision,
+                int(time.time() * 1000),
+                {"kind": actor.kind, "id": actor.id, "name": actor.name},
+                files,
+                note,
+            )
+            await self._do(lambda: self._books.keep_revision(kept))
+        except (OSError, LedgerError) as error:
+            log.error("revision %s can't be put into the history: %s", settings.revision, error)
+
+    async def apply(self, files: Mapping[str, str], actor: Actor, note: str) -> Applied:
+        """Write these files and serve them; where that can't be, they are as before. Raises `CallerError`."""
+        async with self._applying:
+            before = history.texts(self.settings)
+            self._by = (actor, note)
+            try:
+                applied = await self._served(files, before)
+            finally:
+                self._by = (_FILE, "")
+            action = "config.refuse" if applied.refused else "config.apply"
+            detail = {"note": note, **({"why": applied.refused} if applied.refused else {})}
+            deed = Deed(actor, action, f"config/{applied.revision}", revision=applied.revision, detail=detail)
+            await self._do(lambda: self._books.note([deed]))
+            return applied
+
+    async def _served(self, files: Mapping[str, str], before: Mapping[str, str]) -> Applied:
+        serving = self.settings.revision
+        await asyncio.to_thread(_write, files)
+        await self._reload()
+        why = self._revisions.fault or await self._adopted(serving)
+        if why:
+            await asyncio.to_thread(_write, {path: before[path] for path in files if path in before})
+            await self._reload()
+            return Applied(self.settings.revision, why)
+        return Applied(self.settings.revision)
+
+    async def _adopted(self, serving: str) -> str:
+        """Wait until all workers serve the revision; why they do not."""
+        wanted = self.settings.revision
+        end = time.monotonic() + _ADOPTED
+        while wanted != serving and time.monotonic() < end:
+            if self.settings.revision != wanted:  # the appliance fell back
+                return self._revisions.fault or "no worker can serve it"
+            running = list(self._workers.running.values())
+            if failed := [process.failure for process in running if process.failure]:
+                return f"no worker can serve it: {failed[0]}"
+            if running and all(process.revision == wanted for process in running):
+                break
+            await asyncio.sleep(_LOOK)
+        return ""
+
+
+def _write(files: Mapping[str, str]) -> None:
+    try:
+        rewrite(files)
+    except OSError as error:
+        raise CallerError(
+            f"The configuration can't be written ({error.strerror or error}): change it where it comes from.",
+            status=409,
+            code="caller_read_only",
+        ) from None
