@@ -123,12 +123,45 @@ def _keys(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _usage(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "usage", "show what was used and what it cost")
+    parser = _command(
+        commands,
+        "usage",
+        "show what was used and what it cost",
+        "\n\npenstock usage reconcile FILE.csv compares with a provider's export, per model and day.",
+    )
+    parser.add_argument("action", nargs="?", choices=["reconcile"], metavar="reconcile", help="compare")
+    parser.add_argument("file", nargs="?", metavar="FILE.csv", help="the provider's export of usage or costs")
     parser.add_argument(
         "--by", default="key", metavar="COLUMNS", help='"key,model,day"; default: %(default)s'
     )
-    parser.add_argument("--since", metavar="DATE", help="from this date or date-time on (UTC)")
+    parser.add_argument("--since", metavar="DATE", help='from this date or date-time on (UTC), or "7d" ago')
     parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
+    parser.add_argument("--month", metavar="MONTH", help="of this month: 2026-11")
+    parser.add_argument("--top", type=_count, default=0, metavar="N", help="only the N that cost most")
+    for name in (
+        "tenant",
+        "team",
+        "user",
+        "key",
+        "model",
+        "backend",
+        "target",
+        "tag",
+        "prompt",
+        "arm",
+        "outcome",
+    ):
+        parser.add_argument(f"--{name}", metavar="NAMES", help=f"only calls of this {name}, or these: a,b")
+    parser.add_argument("--tolerance", default="1", metavar="PERCENT", help="reconcile: default %(default)s")
+    parser.add_argument(
+        "--map", action="append", default=[], metavar="COLUMN=FIELD", help="reconcile: what a column holds"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a number from 1 on is needed")
+    return int(text)
 
 
 def _audit(commands: Commands[argparse.ArgumentParser]) -> None:

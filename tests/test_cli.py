@@ -353,3 +353,27 @@ def test_usage_refuses_what_it_can_not_know(run: Run, words: list[str]) -> None:
     fill(record(1))
     said = run("usage", *words)
     assert said.status in (1, 2) and said.err and said.out == ""
+
+
+def test_usage_is_that_of_one_tenant_month_or_tag(run: Run) -> None:
+    fill(
+        record(1, tenant="acme", tags=["nightly", "batch"]),
+        record(2, tenant="acme", model="o3"),
+        record(3, tenant="other", key="key_2", key_name="other", cost_micros=9_000_000),
+    )
+    ask = ("usage", "--json", "--by")
+    assert [row["model"] for row in run(*ask, "model", "--tenant", "acme").json] == ["gpt-4o", "o3"]
+    assert [row["key_name"] for row in run(*ask, "key", "--key", "ci").json] == ["ci"]
+    assert [row["key"] for row in run(*ask, "key", "--key", "key_2").json] == ["key_2"]
+    assert [row["calls"] for row in run(*ask, "tenant", "--tag", "nightly").json] == [1]
+    assert [(row["tag"], row["calls"]) for row in run(*ask, "tag").json] == [
+        ("", 2),
+        ("batch", 1),
+        ("nightly", 1),
+    ]
+    assert run(*ask, "key", "--month", "2026-02").json == []
+    assert len(run(*ask, "key", "--month", "2026-01").json) == 2
+    assert [row["key_name"] for row in run(*ask, "key", "--top", "1").json] == ["other"]
+    assert run(*ask, "prompt,arm").json[0]["prompt"] == ""
+    for words in (("--month", "soon"), ("--month", "2026-01", "--since", "7d"), ("--by", "key,colour")):
+        assert run("usage", *words).status in (1, 2)

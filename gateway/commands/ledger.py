@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.commands.output import Refused
 from gateway.core.errors import LedgerError
 from gateway.core.ports import Ledger
+from gateway.settings.exec import PREFIX, Execs, Failed, command
 from gateway.settings.schema import Settings
+from gateway.settings.sealed import SOURCES
+from gateway.settings.secret import Secret
 
 
 @contextmanager
 def opened(settings: Settings, create: bool = False) -> Iterator[Ledger | None]:
     """The ledger in data_dir; None where there is none yet and none is to be made. Raises `Refused`."""
     file = Path(settings.server.data_dir) / "ledger.sqlite"
+    settings = _resolved(settings)
     if settings.state.ledger is None and not create and not file.exists():
         yield None
         return
@@ -36,3 +42,18 @@ def opened(settings: Settings, create: bool = False) -> Iterator[Ledger | None]:
         raise Refused(str(error)) from None
     finally:
         ledger.close()
+
+
+def _resolved(settings: Settings) -> Settings:
+    """With the database's URL, should a command give it: others are not asked for what they do not need."""
+    url = settings.state.ledger
+    if url is None or not url.reveal().startswith(SOURCES):
+        return settings
+    source, text = url.source, url.reveal()
+    if not text.startswith(PREFIX):
+        raise Refused(f"the ledger is a database whose URL can't be had here: {source}")
+    try:
+        given = Execs().value(command(text, Path(settings.path).parent), os.environ)
+    except Failed as failed:
+        raise Refused(f"the ledger is a database whose URL can't be had: {failed}") from None
+    return replace(settings, state=replace(settings.state, ledger=Secret(given, source)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway.commands.ledger import opened
@@ -12,21 +13,28 @@ from gateway.commands.output import Misused, Refused, load, refuse, say_json, sa
 from gateway.core.limit import MICROS
 
 _ALWAYS = ("calls", "input", "output", "cost_micros")
+FILTERS = ("tenant", "team", "user", "key", "model", "backend", "target", "tag", "prompt", "arm", "outcome")
 
 
 def run(args: Namespace) -> int:
-    """Sums of the calls, grouped as asked."""
+    """Sums of the calls, grouped as asked; or the comparison with a provider's export."""
+    if args.action is not None:
+        from gateway.commands import reconcile
+
+        return reconcile.run(args)
     try:
         settings = load(args)
         by = [part.strip() for part in args.by.split(",") if part.strip()]
-        if not by or len(set(by)) < len(by):
+        if args.file is not None or not by or len(set(by)) < len(by):
             raise Misused("--by: name some columns, each once: key,model,day")
-        since = parse_moment("--since", args.since) if args.since else None
-        until = parse_moment("--until", args.until) if args.until else None
+        since, until = moments(args)
+        only = filters(args)
         with opened(settings) as ledger:
-            rows = ledger.usage(_named(by), since, until) if ledger else []
+            rows = ledger.usage(_named(by), since, until, only) if ledger else []
     except Refused as refused:
         return refuse(args, refused)
+    if args.top:
+        rows = sorted(rows, key=_size, reverse=True)[: args.top]
     if args.json:
         say_json(rows)
     elif not rows:
@@ -34,6 +42,36 @@ def run(args: Namespace) -> int:
     else:
         _table(by, rows)
     return 0
+
+
+def moments(args: Namespace) -> tuple[datetime | None, datetime | None]:
+    """`--since` and `--until`; `--month` names both. Raises `Misused`."""
+    if args.month is None:
+        since = parse_moment("--since", args.since) if args.since else None
+        return since, parse_moment("--until", args.until) if args.until else None
+    if args.since or args.until:
+        raise Misused("--month stands alone: it names the beginning and the end")
+    try:
+        first = datetime.strptime(args.month, "%Y-%m").replace(tzinfo=UTC)
+    except ValueError:
+        raise Misused("--month: write a month like 2026-11") from None
+    return first, first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+
+
+def filters(args: Namespace) -> dict[str, list[str]]:
+    """What is asked for, by column: each may have several values, by commas; keys by id or by name."""
+    only: dict[str, list[str]] = {}
+    for name in FILTERS:
+        given: str | None = getattr(args, name)
+        if given is not None:
+            values = [value.strip() for value in given.split(",")]
+            ids = name == "key" and all(value.startswith("key_") for value in values)
+            only["key_name" if name == "key" and not ids else name] = values
+    return only
+
+
+def _size(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    return row["cost_micros"], row["tokens"], row["calls"]
 
 
 def _named(by: Sequence[str]) -> list[str]:
