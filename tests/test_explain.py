@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.cli import main
+from gateway.core.records import TENANT, Actor, Change, Deed
+from gateway.stores.sqlite import SqliteLedger
 
 CONFIG = """
 [[keys]]
@@ -190,3 +193,37 @@ def test_a_missing_file_or_key_is_refused(explained: Explained) -> None:
     (explained.directory / "request.json").write_text("{}")
     assert "no key named nobody" in explained.text("request.json", "--key", "nobody")
     assert "--key needs a request" in explained.text("--key", "ci")
+
+
+TENANTS = """
+[tenants.acme]
+models = ["gpt-4o"]
+networks = ["10.0.0.0/8"]
+
+[tenants.acme.teams.search]
+disabled = true
+"""
+
+
+def test_what_tenant_and_team_say_holds_for_the_forecast_too(explained: Explained) -> None:
+    (explained.directory / "gateway.toml").write_text(CONFIG + TENANTS)
+    here = ("--key", "ci", "--client", "10.1.2.3")
+    assert explained.request(chat("gpt-4o"), *here)[0] == 0
+    for model, words, code in (
+        ("gpt-5", here, "policy_model_denied"),
+        ("gpt-4o", (*here, "--team", "search"), "policy_disabled"),
+        ("gpt-4o", ("--key", "ci", "--client", "192.0.2.1"), "policy_address_not_allowed"),
+        ("gpt-4o", ("--tenant", "acme", "--client", "192.0.2.1"), "policy_address_not_allowed"),
+    ):
+        status, told = explained.request(chat(model), *words)
+        assert (status, told["stage"], told["refused"]["code"]) == (1, "access", code)
+
+
+def test_a_tenant_of_the_ledger_is_known_to_the_forecast(explained: Explained) -> None:
+    with closing(SqliteLedger(explained.directory / "data" / "ledger.sqlite")) as ledger:
+        (explained.directory / "data").mkdir()
+        ledger.open()
+        deed = Deed(Actor("cli"), "tenant.create", "tenant/made")
+        ledger.change(Change(TENANT, "made", {"name": "made", "disabled": True}, deed))
+    status, told = explained.request(chat("gpt-4o"), "--tenant", "made")
+    assert (status, told["refused"]["code"]) == (1, "policy_disabled")

@@ -20,10 +20,12 @@ from gateway.commands.output import Misused, Refused, say_json, say_table
 from gateway.core.call import Call
 from gateway.core.cost import PriceList
 from gateway.core.errors import GatewayError
+from gateway.core.group import groups_of, tenant_of
 from gateway.core.keys import Keys
 from gateway.core.limit import MICROS, Bucket, Denial, Hold, LimitRule, Standing
 from gateway.core.parts import Parts
 from gateway.core.principal import ANYONE, KeyEntry, Principal
+from gateway.core.records import TENANT, Records
 from gateway.front import body
 from gateway.front.request import place
 from gateway.settings.faults import quote
@@ -38,6 +40,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.charges: tuple[tuple[Bucket, int], ...] = ()
+        self.degraded = False
 
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """A bucket without an account."""
@@ -73,7 +76,7 @@ class Tally:
 def run(args: Namespace, settings: Settings) -> int:
     """0 when the request would be sent, 1 when it would be refused."""
     key = _as_if(args, _key(args.key, settings))
-    call = _call(args, _read(args.request, settings), key)
+    call = _call(args, _read(args.request, settings), _principal(key, settings))
     told = forecast(call, key, settings)
     if args.json:
         say_json(told)
@@ -116,7 +119,18 @@ def _as_if(args: Namespace, key: KeyEntry) -> KeyEntry:
     return replace(key, **given) if given else key
 
 
-def _call(args: Namespace, data: bytes, key: KeyEntry) -> Call:
+def _principal(key: KeyEntry, settings: Settings) -> Principal:
+    """The caller in its groups; a tenant that is not in the file may be in the ledger."""
+    tenants = dict(settings.tenants)
+    if key.tenant and key.tenant not in tenants:
+        with opened(settings) as ledger:
+            entity = cast(Records, ledger).entity(TENANT, key.tenant) if ledger else None
+        if entity is not None and not entity.deleted:
+            tenants[key.tenant] = tenant_of(entity.document)
+    return Principal(key, groups_of(tenants, key.tenant, key.team, key.user))
+
+
+def _call(args: Namespace, data: bytes, caller: Principal) -> Call:
     """The request as the front would make it."""
     path, known = place(f"/{args.endpoint.strip('/')}")
     headers = [(b"content-type", b"application/json")]
@@ -126,7 +140,7 @@ def _call(args: Namespace, data: bytes, key: KeyEntry) -> Call:
             raise Misused(f"--header: {quote(line)} is not NAME:VALUE in printable ASCII")
         headers.append((name.strip().lower().encode(), value.strip().encode()))
     call = Call("POST", path, known, headers, data)
-    call.principal = Principal(key)
+    call.principal = caller
     call.client = args.client or ""
     call.wall = parse_moment("--at", args.at).timestamp() if args.at else time.time()
     return call
