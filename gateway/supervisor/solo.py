@@ -36,6 +36,7 @@ from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.jwks import Jwks
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.main import data_dir
+from gateway.supervisor.neighbours import Neighbours
 from gateway.supervisor.replica import replica_id
 
 log = logging.getLogger("penstock")
@@ -92,7 +93,8 @@ class Solo:
         self._books.texts = Texts(self._seal, self._ledger)
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
         keeper = Keeper(self._ledger, self._books.do, data, settings.state.keep.audit)
-        self._directory = Directory(self._ledger, self._books.do, settings, self._told, keeper)
+        self._neighbours = Neighbours(settings, self._ledger, self._books.do, self._told, keeper)
+        self._directory = self._neighbours.directory
         self._leases = LeaseClient(self._asked, counts=self._counts, prompt=True)
         self._composer = Composer(self._parts, registry.backend, registry.stages)
         self._live: Live | None = None
@@ -130,6 +132,7 @@ class Solo:
         self._live = Live(pipeline)
         self._jwks.configure(self._settings.auth.jwt)
         self._books.start()
+        self._neighbours.open()
         self._chore = asyncio.create_task(self._look())
         return self._live
 
@@ -155,6 +158,7 @@ class Solo:
         if self._live is not None:
             await retire(self._live.pipeline, self._composer.backends)
             self._books.ended(self._source, self._limits.lost(0))
+        await self._neighbours.close()
         await self._books.close()
         self._journal.close()
         self._calls.close()
