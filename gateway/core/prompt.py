@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+DENSEST = 23 / 32  # tokens a byte
 _FRAME = 16  # tokens that are in no text: roles, and what begins an answer
 _PER_MESSAGE = 4
 _SAMPLE = 4096  # bytes at the beginning, in the middle and at the end of a long body
@@ -115,9 +116,9 @@ def density(data: bytes) -> float:
     others = size - len(data.translate(None, _OTHERS))
     escapes = data.count(b"\\u")
     if escapes * 12 > size:  # other scripts, six bytes a character
-        return min(0.27, 23 / 32)
+        return min(0.27, DENSEST)
     spaces = data.count(b" ") + data.count(b"\\n")
     words = letters * 0.2 if spaces * 16 >= letters else letters * 0.7  # no words: identifiers, base64
     tokens = words + digits * 0.8 + others * 0.75 + spaces * 0.05
     tokens += high * 0.45 + data.count(b"\xf0")  # the latter begins what is four bytes long: emoji
-    return min(tokens / size, 23 / 32)
+    return min(tokens / size, DENSEST)

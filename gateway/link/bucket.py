@@ -8,7 +8,7 @@ from gateway.core.limit import UNITS, LimitRule
 
 REQUESTS, TOKENS, USD, CONCURRENT, INPUT, OUTPUT = range(len(UNITS))
 
-# The watermark of a bucket with nothing to report: any take is below it and so takes notice.
+# The watermark of a bucket of requests with nothing to report: any take is below it and so takes notice.
 CLEAN = 1 << 62
 
 
@@ -26,10 +26,12 @@ class LeasedBucket:
         "base",
         "denied_left",
         "denied_until",
+        "dirty",
         "ends",
         "free",
         "kind",
         "left",
+        "live",
         "low",
         "name",
         "over",
@@ -53,6 +55,8 @@ class LeasedBucket:
         self.free = 0  # leased and not held by a call
         self.base = 0
         self.low = CLEAN  # below this a take looks at the stock
+        self.dirty = False  # on the list of those that report
+        self.live = False  # among those that are looked after
         self.spent = 0  # settled since the last report (all but requests)
         self.over = 0  # used beyond every lease since the last report
         self.left = rule.amount  # unleased at the authority when it last said so
@@ -103,7 +107,8 @@ class LeasedBucket:
         if amount > self.peak:
             self.peak = amount
         since, self.asked_at = now - self.asked_at, now
-        least = 4 * self.peak
+        # Where there is plenty a little more: many callers who each come now and then ask seldom.
+        least = (16 if self.left > 1000 * self.peak else 4) * self.peak
         if since < 0.25 or not self.stock:
             self.stock = min(max(2 * self.stock, least), self.rule.amount)
         elif since > 1.0:
@@ -117,7 +122,7 @@ class LeasedBucket:
         self.add(units)
         self.stock = min(self.stock, max(self.left // 2, 1))
         self.asking_until = 0.0
-        if self.low != CLEAN:
+        if self.dirty or self.kind != REQUESTS:
             self.low = self.stock // 2 if units else -1
         self.tight_until = max(self.tight_until, now + tight) if tight else self.tight_until
         self.denied_until = now + memory if memory else 0.0

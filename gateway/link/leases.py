@@ -26,9 +26,9 @@ from typing import Any
 
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, LimitRule, Standing
-from gateway.link.bucket import CLEAN, REQUESTS, LeasedBucket
+from gateway.link.bucket import REQUESTS, LeasedBucket
 from gateway.link.stock import Stock
-from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop
+from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop, unanswered, unavailable
 from gateway.stores.leases import Authority, bounds
 
 PATIENCE = 1.0  # seconds a call waits for the authority
@@ -110,7 +110,7 @@ class LeaseClient:
 
         def took(outcome: Outcome) -> None:
             if not isinstance(outcome, Hold):
-                done(outcome if isinstance(outcome, Denial) else _unanswered(charges))
+                done(outcome if isinstance(outcome, Denial) else unanswered(charges))
                 return
             if hold.settled:
                 self.release(outcome)
@@ -145,7 +145,7 @@ class LeaseClient:
                 bucket.free += held - used
             else:
                 bucket.overrun(held, used)
-            if bucket.low == CLEAN or bucket.tight_until:
+            if bucket.tight_until or not bucket.live or (used and not bucket.dirty):
                 self._stock.give(bucket, held - used)
 
     def standing(self, bucket: Any) -> Standing:
@@ -222,7 +222,7 @@ class LeaseClient:
     def _without_answer(self, waiter: Waiter) -> Hold | FaultError:
         for bucket, amount in waiter.charges:
             if bucket.free < amount and not bucket.shadow and bucket.rule.on_store_loss != "open":
-                return _unavailable(bucket.rule)
+                return unavailable(bucket.rule)
         return self._overdraw(waiter.charges, waiter.tokens, waiter.micros, "unchecked")
 
     # ------------------------------------------------------------------ off the fast path
@@ -235,7 +235,7 @@ class LeaseClient:
             if not bucket.refuses(amount, now):
                 unknown = True
             elif self.degraded and bucket.rule.on_store_loss == "closed" and not bucket.shadow:
-                raise _unavailable(bucket.rule)
+                raise unavailable(bucket.rule)
             elif not bucket.shadow:
                 remaining = max(bucket.denied_left + bucket.free, 0)
                 return Denial(bucket.rule, bucket.value, remaining, max(bucket.retry_at - now, 0.0))
@@ -284,17 +284,6 @@ class LeaseClient:
             self._enquire(waiter)
         else:
             self._finish(waiter, outcome)
-
-
-def _unavailable(rule: LimitRule) -> FaultError:
-    message = f"the limit {rule.id} can't be checked now"
-    return FaultError(message, code="gateway_limits_unavailable", retry_after=1.0)
-
-
-def _unanswered(charges: Charges) -> Denial:
-    """Nobody said that there is more: as far as is known here, there is none."""
-    bucket = next((bucket for bucket, amount in charges if bucket.free < amount), charges[0][0])
-    return Denial(bucket.rule, bucket.value, max(bucket.free, 0), 1.0)
 
 
 def local(authority: Authority, counts: dict[tuple[str, ...], float] | None = None) -> LeaseClient:

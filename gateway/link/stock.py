@@ -10,11 +10,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from gateway.core.limit import LimitRule
-from gateway.link.bucket import CLEAN, LeasedBucket
+from gateway.link.bucket import CLEAN, REQUESTS, LeasedBucket
 from gateway.link.waiter import Later
 
 REPORT = 0.1  # seconds between reports of what was used
-IDLE = 1.0  # seconds after which an unused lease goes back
+# Seconds after which an unused lease goes back. Whoever is in want gets it before, by a recall; a caller who
+# comes every few seconds need not ask each time.
+IDLE = 15.0
 ANSWER = 0.25  # seconds in which the authority is expected to answer
 
 
@@ -63,13 +65,11 @@ class Stock:
         return bucket
 
     def touch(self, bucket: LeasedBucket, amount: int) -> None:
-        """The first use since a report, or the stock runs low."""
+        """The first request since a report, or the stock runs low."""
         now = self._clock()
         bucket.seen = now
-        if bucket.low == CLEAN:
-            self._live[bucket.name] = bucket
-            self._dirty.append(bucket)
-            self._tick_later()
+        if bucket.low == CLEAN and bucket.kind == REQUESTS:
+            self._mark(bucket)
         bucket.low = -1
         if now < bucket.asking_until or now < bucket.denied_until or now < bucket.tight_until:
             return
@@ -80,11 +80,24 @@ class Stock:
         else:
             bucket.low = bucket.stock // 2
 
+    def _mark(self, bucket: LeasedBucket) -> None:
+        """It has something to report."""
+        if not bucket.dirty:
+            bucket.dirty = True
+            self._dirty.append(bucket)
+        self._keep(bucket)
+
+    def _keep(self, bucket: LeasedBucket) -> None:
+        if not bucket.live:
+            bucket.live = True
+            self._live[bucket.name] = bucket
+        self._tick_later()
+
     def give(self, bucket: LeasedBucket, units: int) -> None:
         """Something was settled, and `units` became free."""
-        if bucket.low == CLEAN:
-            self.touch(bucket, 0)
-        if units > 0 and self._clock() < bucket.tight_until:
+        now = bucket.seen = self._clock()
+        self._mark(bucket)
+        if units > 0 and now < bucket.tight_until:
             self._freed[bucket.name] = bucket
             self._soon()
 
@@ -114,7 +127,10 @@ class Stock:
                 self._post({"t": "return", "units": [[answer[0], answer[1], 0, 0]], "recall": False})
                 continue
             bucket.granted(answer, now)
-            self.give(bucket, 0 if waited else answer[1])
+            bucket.seen = now
+            self._keep(bucket)
+            if not waited and answer[1] and now < bucket.tight_until:
+                self.give(bucket, answer[1])
 
     def denied(self, answers: list[list[Any]]) -> None:
         """There is not so much left."""
@@ -192,7 +208,9 @@ class Stock:
         dirty, self._dirty = self._dirty, []
         used = []
         for bucket in dirty:
-            bucket.low = CLEAN
+            bucket.dirty = False
+            if bucket.kind == REQUESTS:
+                bucket.low = CLEAN
             amounts = bucket.report()
             if amounts != (0, 0):
                 used.append([bucket.name, *amounts])
@@ -201,9 +219,10 @@ class Stock:
 
     def _sweep(self, now: float) -> None:
         """Give back what nobody has used for a while."""
-        idle = [b for b in self._live.values() if now - b.seen >= IDLE and b.low == CLEAN]
+        idle = [b for b in self._live.values() if now - b.seen >= IDLE and not b.dirty]
         units = [self._handed_back(bucket) for bucket in idle if bucket.free]
         for bucket in idle:
+            bucket.live = False
             del self._live[bucket.name]
         if units:
             self._post({"t": "return", "units": units, "recall": False})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Denial, Hold
+from gateway.core.limit import Denial, Hold, LimitRule
 
 Charges = tuple[tuple[Any, int], ...]  # of LeasedBucket and amount; Any, as the port knows only Bucket
 Outcome = Hold | Denial | FaultError
@@ -40,3 +40,15 @@ class Waiter:
         self.micros = micros
         self.done = done
         self.timer: Timer | None = None
+
+
+def unavailable(rule: LimitRule) -> FaultError:
+    """Nobody can say whether there is more."""
+    message = f"the limit {rule.id} can't be checked now"
+    return FaultError(message, code="gateway_limits_unavailable", retry_after=1.0)
+
+
+def unanswered(charges: Charges) -> Denial:
+    """Nobody said that there is more: as far as is known here, there is none."""
+    bucket = next((bucket for bucket, amount in charges if bucket.free < amount), charges[0][0])
+    return Denial(bucket.rule, bucket.value, max(bucket.free, 0), 1.0)

@@ -17,6 +17,7 @@ from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, LimitRule, Spent
 from gateway.link.bucket import REQUESTS
 from gateway.link.leases import LeaseClient
+from gateway.link.stock import IDLE
 from gateway.stores.leases import Orphan, bounds
 from tests.link.world import Call, World
 from tests.link.world import rule as limit
@@ -296,7 +297,7 @@ class LimitsMachine(RuleBasedStateMachine):
         for made in self.made:
             if made.open:
                 self.world.clients[made.worker].settle(made.call.hold, 0, 0)
-        self.world.wait(3.0)
+        self.world.wait(1.5 * IDLE + 1.0, step=0.5)
         for account in self.world.authority._book.all():
             assert (account.leased, account.queue, account.recalls) == (0, type(account.queue)(), {})
         for client in self.world.clients.values():

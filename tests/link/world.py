@@ -162,12 +162,12 @@ class World:
             self.deliver()
         raise AssertionError("messages without end")
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, step: float = 0.05) -> None:
         """Time goes on, messages flow."""
         end = self.clock.now + seconds
         self.pump()
         while self.clock.now < end:
-            self.clock.advance(min(0.05, end - self.clock.now), self.pump)
+            self.clock.advance(min(step, end - self.clock.now), self.pump)
             self.tick()
             self.pump()
 

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.core.amend import Draft
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
-from gateway.core.prompt import Prompt, density, measure
+from gateway.core.prompt import DENSEST, Prompt, density, measure
 from gateway.core.tokens import estimate
 from gateway.stages.limits.habit import ENOUGH
 from gateway.stages.limits.terms import OUTPUT, TOKENS, USD, Terms
@@ -16,6 +16,7 @@ DEFAULT_OUTPUT = 1024  # tokens of an answer whose length nobody bounds and nobo
 PLENTY = 8  # a claim is small where so many of it would fit into what is left
 _UNLEARNED = 2  # the part of what is left that a call may claim before anything is known about its answers
 
+_WELL = 128  # answers after which only some of them are looked at
 _MOST_OUTPUT = 1 << 31
 _MOST_ANSWERS = 128
 _LEAST_BOUND = 16  # tokens; some providers take no smaller bound
@@ -46,7 +47,11 @@ class Claim:
         self.stated = False
         if terms.measured:
             self.prompt = prompt = measure(call.body, document, call.model)
-            self.input = max(prompt.most, self._learned(prompt))
+            size, messages, attached = prompt
+            # As `Prompt.most`, without the frame; and as much as was learned, where that is more.
+            self.input = (size * 23 >> 5) + 4 * messages + 16 + attached + terms.habits[0].overhead
+            if terms.habits[0].density > DENSEST:
+                self.input = self._learned(prompt)
         else:
             self.input = estimate(call.body, document)
         if call.endpoint in _GENERATING:
@@ -177,6 +182,8 @@ class Claim:
         if self.bound and each >= self.bound:  # cut short: nobody knows how long it would have been
             each = min(2 * each, self.most // self.answers)
         own = habits[0]
+        if own.seen >= _WELL and own.skips():
+            return
         own.observe(each)
         if own.seen < 64 or not own.seen & 15:
             for habit in habits[1:]:

@@ -36,16 +36,22 @@ class Habit:
     does not show it). 0 until one was seen.
     """
 
-    __slots__ = ("_counts", "_total", "density", "output", "overhead", "seen", "written")
+    __slots__ = ("_counts", "_total", "density", "output", "overhead", "seen", "turn", "written")
 
     def __init__(self) -> None:
         self._counts = array("H", bytes(2 * _PLACES))
         self._total = 0
         self.seen = 0
+        self.turn = 0
         self.output = 0
         self.density = 0.0
         self.overhead = 0
         self.written = 0.0
+
+    def skips(self) -> bool:
+        """Three of four times: what is well known is not looked at each time."""
+        self.turn += 1
+        return self.turn & 3 != 0
 
     def observe(self, output: int) -> None:
         """An answer of so many generated tokens."""

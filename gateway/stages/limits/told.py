@@ -27,8 +27,9 @@ class Shown:
         self.bucket = bucket
         self.amount = rule.amount
         self.rivals = [Shown(leases, other) for other in others]
-        # What is left can be read off the bucket itself.
-        self.sole = not (others or rule.calendar or rule.burst) and leases.standing(bucket) is not None
+        # What is left can be read off the bucket itself, of this one and of its rivals.
+        self.sole = not (rule.calendar or rule.burst) and leases.standing(bucket) is not None
+        self.sole = self.sole and all([rival.sole for rival in self.rivals])
         known = b"%b%d\r\n%b" % (limit, rule.amount, remaining)
         self.any = known + b"%d\r\n" + reset + b"%ds\r\n"
         self.whole = self.any % (rule.amount, 0)
@@ -49,8 +50,19 @@ def wire(shown: tuple[Shown, ...]) -> bytes:
     block = b""
     for each in shown:
         if each.sole:  # as `Leases.standing` says, without the frames
-            left = each.bucket.left + each.bucket.free
-            block += each.whole if left >= each.amount else each.part % (left if left > 0 else 0)
+            best, left = each, each.bucket.left + each.bucket.free
+            if each.rivals:
+                best, left = _least(each, left)
+            block += best.whole if left >= best.amount else best.part % (left if left > 0 else 0)
         else:
             block += each.tightest()
     return block
+
+
+def _least(first: Shown, left: int) -> tuple[Shown, int]:
+    best, left = first, min(left, first.amount)
+    for rival in first.rivals:
+        remaining = rival.bucket.left + rival.bucket.free
+        if min(remaining, rival.amount) < left:
+            best, left = rival, min(remaining, rival.amount)
+    return best, left
