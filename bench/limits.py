@@ -333,7 +333,7 @@ class Agent:
 
 
 def answers(draw: random.Random) -> Callable[[], int]:
-    """Lengths as a coding agent's: half of them below 350 tokens, a mean of 500, one in a hundred above 2,600."""
+    """Lengths as a coding agent's: half below 350 tokens, a mean of 500, one in a hundred above 2,600."""
     return lambda: max(1, min(int(draw.lognormvariate(5.86, 0.85)), 32_000))
 
 
@@ -381,7 +381,7 @@ def overshoot() -> Iterator[tuple[str, str, str]]:
             yield (
                 f"no max_tokens, {how}, {at_once} at once",
                 "as docs/limits.md states",
-                f"beyond 300,000 tokens: median {statistics.median(over):.0f}, p95 {ranked[18]}, most {ranked[-1]}",
+                f"beyond 300,000: median {statistics.median(over):.0f}, p95 {ranked[18]}, most {ranked[-1]}",
             )
 
 

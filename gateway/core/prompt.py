@@ -8,6 +8,7 @@ Measured with o200k and cl100k; tests/core/test_prompt.py holds the figures. Onl
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 DENSEST = 23 / 32  # tokens a byte
@@ -75,28 +76,28 @@ def _attached(data: bytes, messages: list[Any], model: str) -> Prompt:
     pictures = files = 0
     for part in _parts(messages):
         kind = part.get("type")
-        pictures += kind in _PICTURES
-        files += kind in _FILES
+        if type(kind) is str:
+            pictures += kind in _PICTURES
+            files += kind in _FILES
     tokens = pictures * _IMAGES.get(model, _IMAGE) + files * _FILE
     if encoded:
         tokens = max(tokens, _FILE, encoded // 24 if files or not pictures else 0)
     return Prompt(len(data) - encoded, len(messages), tokens)
 
 
-def _parts(messages: list[Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _parts(messages: list[Any]) -> Iterator[dict[str, Any]]:
+    """Everything that has a type: messages, their parts, and the parts of what a tool gave back."""
     for message in messages:
-        if type(message) is not dict:
-            continue
-        found.append(message)
-        content = message.get("content")
-        if type(content) is list:
-            found += [part for part in content if type(part) is dict]
-            for part in found[-len(content) :]:
-                inner = part.get("content")  # what a tool gave back
-                if type(inner) is list:
-                    found += [each for each in inner if type(each) is dict]
-    return found
+        if type(message) is dict:
+            yield message
+            for part in _content(message):
+                yield part
+                yield from _content(part)
+
+
+def _content(value: dict[str, Any]) -> list[dict[str, Any]]:
+    content = value.get("content")
+    return [each for each in content if type(each) is dict] if type(content) is list else []
 
 
 def density(data: bytes) -> float:
