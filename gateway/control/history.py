@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,9 +78,10 @@ def _mark(literal: str) -> str:
 
 
 def _literals(settings: Settings) -> set[str]:
-    return {
-        each.reveal() for each in _secrets(settings) if each.source == "literal" and len(each.reveal()) > 3
-    }
+    """As they stand in the file: a text with quotes in it is written with backslashes."""
+    found = {each.reveal() for each in _secrets(settings) if each.source == "literal"}
+    found |= {json.dumps(literal, ensure_ascii=False)[1:-1] for literal in found}
+    return {literal for literal in found if len(literal) > 3}
 
 
 def _secrets(value: Any) -> Iterator[Secret]:

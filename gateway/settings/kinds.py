@@ -37,6 +37,7 @@ class Reading:
     watched: list[str] = field(default_factory=list)
     execs: Execs = field(default_factory=Execs)  # keeps what commands gave
     commands: list[Command] = field(default_factory=list)  # those that this reading needed
+    literals: list[str] = field(default_factory=list)  # texts of the files that are secrets themselves
     named: list[str] = field(default_factory=list)  # environment variables that hold secrets
 
     def fault(self, node: Node, message: str, name: str | None = None, at_key: bool = False) -> None:

@@ -19,6 +19,7 @@ from gateway.settings.revision import revision
 from gateway.settings.root import ROOT
 from gateway.settings.schema import Settings
 from gateway.settings.sealed import lend
+from gateway.settings.secret import Secret
 from gateway.settings.tree import Node, Source
 
 # Variables that win over the file, for containers and the command line.
@@ -48,6 +49,7 @@ def load(
     settings = replace(
         settings,
         hidden=tuple(dict.fromkeys(reading.named)),
+        literals=tuple(map(Secret, dict.fromkeys(filter(None, reading.literals)))),
         path=str(path.absolute()) if path else "",
         sources=tuple(dict.fromkeys([*reader.watched, *reading.watched])),
         warnings=tuple(reading.warnings),

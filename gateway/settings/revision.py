@@ -11,7 +11,7 @@ from gateway.settings.schema import Settings
 from gateway.settings.secret import Secret
 
 # What says where the settings came from, not what they are.
-_ASIDE = ("revision", "path", "hidden", "sources", "warnings")
+_ASIDE = ("revision", "path", "hidden", "literals", "sources", "warnings")
 
 
 def revision(settings: Settings) -> str:

@@ -141,5 +141,6 @@ class Settings:
     plugins: tuple[tuple[str, Mapping[str, object]], ...] = ()  # ("module:Class", options)
     secrets: Secrets = Secrets()
     hidden: tuple[str, ...] = ()  # environment variables that hold secrets: workers do not get them
+    literals: tuple[Secret, ...] = ()  # texts of the files that must not be shown with them
     sources: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ class Sealed(Kind):
             secret = _from_command(text, node, reading)
         else:
             secret = Secret(text)
+            reading.literals.append(text)
             reading.warn(node, 'a literal secret; keep it in "env:NAME" or "file:PATH"')
         _fits(secret)
         return secret
@@ -83,6 +84,7 @@ def _from_file(text: str, node: Node, reading: Reading) -> Secret:
 def _from_command(text: str, node: Node, reading: Reading) -> Secret:
     try:
         wanted = command(text, node.source.directory)
+        reading.literals.append(text.removeprefix(PREFIX).strip().partition(" ")[2].strip())
         reading.commands.append(wanted)
         if not reading.resolve:  # nothing is run for commands that need no secret
             raise Wrong("is not asked for here")

@@ -31,6 +31,7 @@ CANARIES = {
     "secret header (environment)": "canary-6da7-HEADERENV",
     "secret header (literal)": "canary-7eb8-HEADERLITERAL",
     "virtual key": "sk-ps-canary-8fc9-VIRTUALKEY",
+    "virtual key (literal)": "sk-ps-canary-3b85-LITERALKEY",
     "unknown key": "sk-ps-canary-90da-UNKNOWNKEY",
     "admin token": "canary-a1eb-ADMINTOKEN-0123456789abcdef",
     "wrong admin token": "canary-b2fc-WRONGADMIN",
@@ -80,6 +81,10 @@ refresh = "1s"
 name = "canary"
 key = "env:VIRTUAL_KEY"
 tenant = "acme"
+
+[[keys]]
+name = "literal"
+key = "{C["virtual key (literal)"]}"
 
 [[keys]]
 name = "narrow"
@@ -344,15 +349,18 @@ def run_every_command(world: World) -> None:
 
 
 # What may hold a secret, because it is where that secret is kept.
-LITERAL = {"provider key (literal)", "secret header (literal)", "argument of a command", "proxy password"}
+LITERAL = {
+    "provider key (literal)",
+    "secret header (literal)",
+    "virtual key (literal)",
+    "argument of a command",
+    "proxy password",
+}
 HOMES = {
     "gateway.toml": LITERAL,
     "draft.toml": set(CANARIES),
     "key": {"provider key (file)"},
     "give": {"provider key (command)", "what a command says beside it"},
-    # The history of configurations keeps the files as they were: it is in the ledger, for its owner alone.
-    "ledger.sqlite": LITERAL,
-    "ledger.sqlite-wal": LITERAL,
     "admin.token": {"admin token"},
 }
 

@@ -314,3 +314,14 @@ def test_what_no_configuration_needs_any_more_is_not_asked_again() -> None:
     assert play.execs.due() == [] and not play.execs.moved
     assert play.execs.renew(GIVE, {}) == ""
     assert play.execs.value(GIVE, {}) == "two"
+
+
+def test_literal_secrets_and_arguments_are_known_so_that_nobody_shows_them_with_the_file(
+    tmp_path: Path,
+) -> None:
+    program(tmp_path, "echo x")
+    more = '[[keys]]\nname = "k"\nkey = "sk-literal-key"\n'
+    for resolve in (True, False):
+        settings = load(config(tmp_path, f"exec:give {CANARY} two", more), {"PATH": "/bin"}, resolve=resolve)
+        assert [secret.reveal() for secret in settings.literals] == [f"{CANARY} two", "sk-literal-key"]
+        assert CANARY not in repr(settings) and "sk-literal" not in repr(settings)
