@@ -97,9 +97,12 @@ class Directory:
     async def replace_settings(self, settings: Settings) -> None:
         """Another revision serves: what the file says of keys and tenants may be different."""
         async with self._lock:
-            self._settings = settings
-            await self._look()
-            self._tell(self, News(whole=True, tenants=True, raises=True))
+            before, self._settings = self._settings, settings
+            news = await self._look() or News()
+            if (before.keys, before.tenants) != (settings.keys, settings.tenants):
+                news = News(whole=True, tenants=True)
+            news.raises = True
+            self._tell(self, news)
 
     async def change(self, change: Change) -> Entity:
         """Make a change and pass it on before this returns. Raises `Conflict`, `LedgerError`."""
