@@ -125,6 +125,9 @@ WORKER_COUNTERS = {
 
 # Counters of the supervisor with labels, by the first argument of `Metrics.count`.
 OWN_COUNTERS = {
+    "admin_requests": Series(
+        "penstock_admin_requests", "counter", "Requests to the admin API.", ("path", "status")
+    ),
     "captures": Series(
         "penstock_captures", "counter", "Calls whose texts were to be kept: kept or lost.", ("outcome",)
     ),

@@ -62,7 +62,7 @@ def test_metrics_come_in_the_form_that_was_asked_for() -> None:
 
 def test_the_root_says_what_is_here() -> None:
     document = ask("/").json()
-    assert set(document["paths"]) == {"/healthz", "/readyz", "/metrics"}
+    assert set(document["paths"]) == {"/healthz", "/readyz", "/metrics", "/admin/v1/…"}
     assert document["status"] == {"revision": "abc"}
 
 
