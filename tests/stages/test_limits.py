@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from gateway.core.cost import Price, PriceList
 from gateway.core.errors import PolicyError
 from gateway.core.limit import Hold, LimitRule
 from gateway.core.principal import KeyEntry
-from gateway.core.route import Plan, Target
+from gateway.core.route import ModelRule, Plan, Target
 from gateway.core.usage import ESTIMATED, PROVIDER, UNKNOWN, Usage
 from gateway.stages.limits import DEFAULT_OUTPUT, Limits
 from tests.stages.given import Nowhere, call, entry, parts
@@ -349,3 +350,277 @@ def test_refusals_are_counted_by_rule() -> None:
     first = chat()
     refused(Limits({}, given), [first, same(first), same(first)])
     assert given.counts == {("limits", "r", "refused"): 1}
+
+
+# ---------------------------------------------------------------- scopes and units
+
+
+def charged(made: Call) -> dict[str, int]:
+    """What the hold of a call takes of each bucket, by "rule|value"."""
+    assert made.hold is not None
+    return {f"{bucket.rule.id}|{bucket.value}": amount for bucket, amount in made.hold.charges}
+
+
+def test_each_tag_of_a_call_has_a_bucket_of_its_own_and_all_are_charged() -> None:
+    rules = [
+        LimitRule("g", ("tag",), "requests", 100, 60.0),
+        LimitRule("b", ("tenant", "tag"), "requests", 100, 60.0, match="acme/workflow:*"),
+    ]
+    made, untagged = chat(key=entry(tenant="acme")), chat(key=entry(tenant="acme"))
+    made.tags = ("workflow:a", "blue", "workflow:a")
+    stage = limits(*rules)
+    run(lambda: stage.admit(made), lambda: stage.admit(untagged))
+    assert charged(made) == {"g|workflow:a": 1, "g|blue": 1, "b|acme/workflow:a": 1}
+    assert charged(untagged) == {}
+
+
+def test_calls_of_one_caller_with_other_tags_are_counted_apart() -> None:
+    stage = limits(LimitRule("g", ("tag",), "requests", 1, 60.0))
+    first = chat()
+    calls = [first, same(first), same(first)]
+    for made, tags in zip(calls, (("a",), ("b",), ("b",)), strict=True):
+        made.tags = tags
+    error = refused(stage, calls)
+    assert "1 requests" in error.message and calls[1].hold is not None
+
+
+def test_tokens_are_counted_by_side() -> None:
+    stage = limits(
+        LimitRule("i", ("key",), "input_tokens", 10**6, 60.0),
+        LimitRule("o", ("key",), "output_tokens", 10**6, 60.0),
+        LimitRule("t", ("key",), "tokens", 10**6, 60.0),
+    )
+    made = chat(max_tokens=100)
+
+    def settle() -> None:
+        made.usage = Usage(input=30, cached_input=10, output=5, reasoning=2, source=PROVIDER)
+        stage.settle(made)
+
+    run(lambda: stage.admit(made), settle)
+    held = charged(made)
+    assert held["o|key_1"] == 100 and held["i|key_1"] + 100 == held["t|key_1"]
+    spent = {bucket.rule.id: 10**6 - bucket.left - bucket.free for bucket, _ in made.hold.charges}  # type: ignore[union-attr, attr-defined]
+    assert spent == {"i": 40, "o": 7, "t": 47}
+
+
+# ---------------------------------------------------------------- how much is claimed
+
+
+def learned(stage: Limits, output: int, calls: int = 40, **document: Any) -> Call:
+    """A caller whose answers have had this length; gives a call to go on from."""
+    first = chat(**document)
+    for _ in range(calls):
+        made = same(first, **document)
+        run(lambda made=made: stage.admit(made))
+        made.usage, made.outcome = Usage(input=20, output=output, source=PROVIDER), "ok"
+        stage.settle(made)
+    return first
+
+
+ROOMY = LimitRule("t", ("key",), "tokens", 10**7, 60.0)
+
+
+def test_an_answer_that_nobody_bounds_is_held_as_long_as_answers_usually_are() -> None:
+    stage = limits(ROOMY)
+    made = same(learned(stage, 300))
+    run(lambda: stage.admit(made))
+    assert made.hold is not None and 300 <= made.hold.output <= 375
+
+
+def test_a_new_key_is_taken_to_be_like_the_others() -> None:
+    stage = limits(ROOMY)
+    learned(stage, 300, key=entry(id="key_1", tenant="acme"))
+    other = chat(key=entry(id="key_2", tenant="acme"))
+    run(lambda: stage.admit(other))
+    assert other.hold is not None and 300 <= other.hold.output <= 375
+
+
+def test_a_models_cap_bounds_what_is_held() -> None:
+    rule = ModelRule("m", (Target("up"),), max_output=64)
+    made = chat(max_tokens=100_000)
+    run(lambda: limits(ROOMY, models=[rule]).admit(made))
+    assert made.hold is not None and made.hold.output == 64
+    assert made.document is not None and made.document["max_tokens"] == 100_000
+
+
+def test_while_there_is_plenty_the_whole_bound_is_held_and_the_body_is_left_alone() -> None:
+    made = chat(max_tokens=32_000)
+    before = made.body
+    run(lambda: limits(ROOMY).admit(made))
+    assert made.hold is not None and made.hold.output == 32_000
+    assert made.body is before and made.reasons == {}
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_it_is_not_plenty_the_provider_is_asked_for_no_more_than_is_held(
+    name: str, stream: bool
+) -> None:
+    stage = limits(LimitRule("t", ("key",), "tokens", 20_000, 60.0))
+    made = chat(**{name: 32_000}, stream=stream)
+    run(lambda: stage.admit(made))
+    assert made.hold is not None and made.document is not None
+    bound = made.document[name]
+    assert DEFAULT_OUTPUT <= bound < 20_000 and made.hold.output == bound
+    assert json.loads(made.body) == made.document
+    assert made.reasons == {"limits": "bounded"}
+
+
+def test_each_of_several_answers_is_bounded_and_all_are_held() -> None:
+    stage = limits(LimitRule("t", ("key",), "tokens", 20_000, 60.0))
+    made = chat(max_tokens=8000, n=4)
+    run(lambda: stage.admit(made))
+    assert made.hold is not None and made.document is not None
+    assert made.document["max_tokens"] * 4 == made.hold.output <= 20_000
+
+
+def test_a_thinking_budget_stays_below_the_bound() -> None:
+    stage = limits(LimitRule("t", ("key",), "tokens", 30_000, 60.0))
+    first = learned(stage, 100, max_tokens=1000)
+    made = same(first, max_tokens=16_000, thinking={"type": "enabled", "budget_tokens": 10_000})
+    run(lambda: stage.admit(made))
+    assert made.document is not None and 10_000 < made.document["max_tokens"] < 16_000
+
+
+@given(
+    limit=st.integers(1, 60_000),
+    calls=st.lists(
+        st.tuples(st.integers(1, 40_000), st.integers(1, 3), st.booleans(), st.floats(0, 1)), max_size=30
+    ),
+    unit=st.sampled_from(["tokens", "usd", "output_tokens"]),
+)
+def test_with_a_stated_bound_no_more_than_the_limit_is_ever_used(
+    limit: int, calls: list[tuple[int, int, bool, float]], unit: str
+) -> None:
+    """Whatever the provider makes of what it is asked for, and however many run at once."""
+    stage = limits(LimitRule("l", ("key",), unit, limit, 60.0))
+    first, spent, going = chat(), 0, []
+
+    async def scenario() -> None:
+        nonlocal spent
+        for most, answers, ends, part in calls:
+            made = same(first, max_tokens=most, n=answers)
+            try:
+                waiting = stage.admit(made)
+                if waiting is not None:
+                    await waiting
+            except PolicyError:
+                continue
+            assert made.document is not None
+            output = int(made.document["max_tokens"] * answers * (part if part < 0.8 else 1))
+            usage = Usage(input=len(made.body) // 4, output=output, source=PROVIDER)
+            cost = PRICES.find("m").micros(usage)  # type: ignore[union-attr]
+            spent += {"tokens": usage.total, "usd": cost, "output_tokens": output}[unit]
+            made.usage, made.cost, made.outcome = usage, cost, "ok"
+            going.append(made)
+            if ends:
+                stage.settle(going.pop(0))
+            assert spent <= limit
+
+    asyncio.run(scenario())
+
+
+def test_money_is_held_by_the_dearest_target_of_the_plan() -> None:
+    prices = PriceList({"m": Price.of({"output": 1.0}), "dear": Price.of({"output": 50.0})})
+    made = chat(max_tokens=1000)
+    made.plan = Plan((Target("up"), Target("up", "dear")), "exact", "m")
+    run(lambda: limits(ROOMY, prices=prices).admit(made))
+    assert made.hold is not None and made.hold.micros == 50_000
+
+
+# ---------------------------------------------------------------- models without a price
+
+
+def test_a_limit_of_money_says_when_it_can_not_count() -> None:
+    given = parts(limits=(LimitRule("u", ("key",), "usd", 5, 0.0, "month"),), prices=PriceList({}))
+    made = chat()
+    run(lambda: Limits({}, given).admit(made))
+    assert given.counts == {("limits", "u", "unpriced"): 1}
+    assert made.reasons["limits"] == "unpriced"
+
+
+def test_a_limit_of_money_can_refuse_what_it_can_not_count() -> None:
+    rule = LimitRule("u", ("key",), "usd", 5_000_000, 0.0, "month", unpriced="refuse")
+    made, priced = chat(target=Target("up", "nobody-knows")), chat()
+    made.model = made.alias = "nobody-knows"
+    with pytest.raises(PolicyError) as caught:
+        run(lambda: limits(rule).admit(made))
+    assert (caught.value.status, caught.value.code) == (403, "policy_model_unpriced")
+    assert "nobody-knows" in caught.value.message and made.hold is None
+    run(lambda: limits(rule).admit(priced))
+
+
+# ---------------------------------------------------------------- streams that grow
+
+
+def growing(limit: int, **rest: Any) -> tuple[Limits, Call]:
+    stage = limits(LimitRule("t", ("key",), "tokens", limit, 60.0), **rest)
+    made = chat(stream=True)
+    run(lambda: stage.admit(made))
+    return stage, made
+
+
+def test_a_stream_that_outgrows_its_hold_takes_more() -> None:
+    stage, made = growing(50_000)
+    assert made.hold is not None and made.hold.output == DEFAULT_OUTPUT
+    before = made.hold.tokens
+    run(lambda: made.memo["growth"].look(3000 * 3, None))
+    assert made.hold.output > 3000 and made.hold.tokens - before == made.hold.output - DEFAULT_OUTPUT
+    assert charged(made)["t|key_1"] == made.hold.tokens
+    made.usage, made.outcome = Usage(input=20, output=2500, source=PROVIDER), "ok"
+    stage.settle(made)
+    assert all(bucket.left + bucket.free == 50_000 - 2520 for bucket, _ in made.hold.charges)
+
+
+def test_a_stream_is_ended_where_nothing_is_left() -> None:
+    _, made = growing(2000)
+    growth = made.memo["growth"]
+    with pytest.raises(PolicyError) as caught:
+        run(*(lambda come=come: growth.look(come, None) for come in range(1000, 10_000, 300)))
+    assert (
+        caught.value.code == "policy_rate_limited"
+        and "while this answer was streaming" in caught.value.message
+    )
+    assert made.reasons == {"limits": "cut", "limit": "t"}
+    assert made.hold is not None and made.hold.tokens <= 2000
+
+
+def test_a_count_that_the_provider_states_meanwhile_is_believed() -> None:
+    _, made = growing(50_000)
+    run(lambda: made.memo["growth"].look(100, Usage(input=20, output=9000, source=PROVIDER)))
+    assert made.hold is not None and made.hold.output >= 9000
+
+
+def test_a_stream_whose_hold_covers_its_bound_is_not_watched() -> None:
+    made = chat(stream=True, max_tokens=100)
+    run(lambda: limits(ROOMY).admit(made))
+    assert "growth" not in made.memo
+
+
+def test_without_limits_of_tokens_or_money_no_stream_is_watched() -> None:
+    made = chat(stream=True)
+    run(lambda: limits(LimitRule("r", ("key",), "requests", 9, 60.0)).admit(made))
+    assert "growth" not in made.memo and "claim" not in made.memo
+
+
+# ---------------------------------------------------------------- what refusals say
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (LimitRule("i", ("key",), "input_tokens", 10, 60.0), {b"x-ratelimit-limit-input-tokens": b"10"}),
+        (LimitRule("u", ("key",), "usd", 10, 0.0, "day"), {b"x-ratelimit-remaining-usd": b"0.00001"}),
+    ],
+    ids=["input", "usd"],
+)
+def test_every_refusal_says_what_is_left_of_the_limit(rule: LimitRule, told: dict[bytes, bytes]) -> None:
+    error = refused(limits(rule), [chat()])
+    assert told.items() <= dict(error.headers).items()
+    assert f"limit {rule.id} of" in error.message
+
+
+def test_a_refused_call_names_the_limit_in_its_record() -> None:
+    made = chat()
+    refused(limits(LimitRule("daily", ("key",), "tokens", 1, 60.0)), [made])
+    assert made.reasons["limit"] == "daily"

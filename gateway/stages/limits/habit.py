@@ -16,7 +16,8 @@ def place(tokens: int) -> int:
     """Where a length is counted: exactly below 16, then in four steps for each doubling."""
     if tokens < 16:
         return tokens
-    bits = min(tokens, (1 << 31) - 1).bit_length()
+    tokens = min(tokens, (1 << 31) - 1)
+    bits = tokens.bit_length()
     return 16 + ((bits - 5) << 2) + ((tokens >> (bits - 3)) & 3)
 
 
