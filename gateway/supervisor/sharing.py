@@ -107,8 +107,8 @@ class Sharing:
     async def _leave(self) -> None:
         self._deliver = lambda messages: None
         try:
-            while questions := self._authority.leave():
-                await self._exchange(questions)
+            self._authority.leave()
+            await self._settle_in()
             await self._leases.greet(leaving=True)
         except (Lost, Forgotten):
             pass  # what is leased ends by itself
@@ -152,7 +152,7 @@ class Sharing:
         self._told(True, self._upstream.replicas, self._leases.trips, "")
 
     async def _settle_in(self) -> None:
-        """An empty store hears from every replica what it has used, before it grants anything."""
+        """Ask all that is due now: tell an empty store what was used, or one that is left what goes back."""
         for _ in range(1000):
             questions = self._authority.questions()
             if not questions:

@@ -144,6 +144,8 @@ def test_a_killed_replica_takes_nothing_along_for_long(
 ) -> None:
     with appliances(tmp_path, provider, redis.url, 'requests = 20\nper = "1h"', count=2) as made:
         assert asyncio.run(burst(made[:1], chat(), 5)) == {200: 5}
+        told = metric(made[0], "penstock_shared_trips_total") + 4
+        until("its use is reported", lambda: metric(made[0], "penstock_shared_trips_total") >= told)
         os.killpg(made[0].process.pid, signal.SIGKILL)
         admitted = 0
 

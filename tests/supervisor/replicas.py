@@ -132,7 +132,7 @@ class Replica:
         await self._stop()
         if not self.dead:
             for number in range(len(self.workers)):
-                self.limits.lost(number)
+                await self.limits.lost(number)()
             await self.limits.close()
 
     async def kill(self) -> None:

@@ -122,12 +122,11 @@ class SharedAuthority(Authority):
                 account.share.refused_until = 0.0
         return messages
 
-    def leave(self) -> list[Question]:
-        """The last questions: all that workers don't have goes back."""
+    def leave(self) -> None:
+        """The next questions are the last: all that workers don't have goes back."""
         for account in self._book.all():
             share = account.share
             if share is not None and share.busy:
                 share.lease = min(share.lease, account.leased)
                 share.used_at = 0.0
                 self.upstream.urge(account)
-        return self.upstream.questions()
