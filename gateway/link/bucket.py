@@ -59,7 +59,7 @@ class LeasedBucket:
         self.live = False  # among those that are looked after
         self.spent = 0  # settled since the last report (all but requests)
         self.over = 0  # used beyond every lease since the last report
-        self.left = rule.amount  # unleased at the authority when it last said so
+        self.left = rule.burst or rule.amount  # unleased at the authority when it last said so
         self.stock = 0  # what to have in hand for the near future
         self.peak = 0  # the largest amount taken lately
         self.seen = 0.0  # last use

@@ -156,7 +156,7 @@ class LeaseClient:
         if rule.calendar:
             now = self._wall()
             if now >= bucket.ends:
-                bucket.ends = bounds(rule.calendar, now)[1]
+                bucket.ends = bounds(rule.calendar, now, rule.zone)[1]
             reset = bucket.ends - now
         elif rule.burst:  # flows back at the rate of the limit
             remaining = min(remaining, rule.burst)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +18,12 @@ from hypothesis import strategies as st
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
 from gateway.core.errors import PolicyError
-from gateway.core.limit import Hold, LimitRule
+from gateway.core.limit import Denial, Hold, LimitRule
 from gateway.core.principal import KeyEntry
 from gateway.core.route import ModelRule, Plan, Target
 from gateway.core.usage import ESTIMATED, PROVIDER, UNKNOWN, Usage
 from gateway.stages.limits import DEFAULT_OUTPUT, Limits
+from gateway.stages.limits.refusal import refused as build_refusal
 from tests.stages.given import Nowhere, call, entry, parts
 
 PRICES = PriceList({"m": Price.of({"input": 1.0, "output": 2.0})})
@@ -624,3 +627,22 @@ def test_a_refused_call_names_the_limit_in_its_record() -> None:
     made = chat()
     refused(limits(LimitRule("daily", ("key",), "tokens", 1, 60.0)), [made])
     assert made.reasons["limit"] == "daily"
+
+
+def test_the_refusal_that_the_documentation_shows_is_what_is_said() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+    (shown,) = re.findall(r'^\{"error": \{"message": "(.*)",$', page, re.M)
+    configured = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)[0]
+    assert "acme-models" in configured
+    rule = LimitRule("acme-models", ("tenant", "model"), "tokens", 2_000_000, 86_400.0, match="acme/*")
+    bucket = limits(rule)._leases.bucket(rule, "acme/m")
+    assert build_refusal(Denial(rule, "acme/m", 812, 939.2), ((bucket, 1100),), b"").message == shown
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_answer_says_that_the_shared_store_is_lost(lost: bool) -> None:
+    stage = limits(LimitRule("r", ("key",), "requests", 9, 60.0))
+    stage._leases.degraded = lost
+    made = chat()
+    run(lambda: stage.admit(made))
+    assert made.reasons.get("limits") == ("store_lost" if lost else None)
