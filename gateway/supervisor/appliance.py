@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # at run time these are imported while the workers start
     from gateway.core.store import LedgerStore
     from gateway.supervisor.admin import Admin
     from gateway.supervisor.audit import Keeper
+    from gateway.supervisor.batch import Batch
     from gateway.supervisor.books import Books
     from gateway.supervisor.directory import Directory
     from gateway.supervisor.limits import Limits
@@ -140,7 +141,7 @@ class Appliance:
         self._lookout = Lookout(self._revisions, report, self._workers)
         self._ledger = registry.ledger(settings, self._data, replica_id(self._data))
         self._books = Books(
-            self._ledger, self._data / "journal", Counting(settings), report.posted, self._lookout.troubled
+            self._ledger, self._data / "journal", Counting(settings), self._posted, self._lookout.troubled
         )
         keep = (self._data, replica_id(self._data), self._ledger, self._books.do)
         self._limits = limits.made(settings, *keep, self._workers.send, report.metrics, self._lookout.tell)
@@ -167,9 +168,11 @@ class Appliance:
     async def _open(self, settings: Settings) -> None:
         """The ledger, the keys, what earlier runs left behind, and what the limits have seen already."""
         from gateway.supervisor import keys
+        from gateway.supervisor.late import inherited
 
         try:
             await self._books.do(self._books.open)
+            self._limits.earlier = inherited(self._data / "journal", self._boot)
             self._books.inherit(self._boot)
             await self._books.catch_up()
             await self._limits.restore()
@@ -205,6 +208,11 @@ class Appliance:
             tls = bool(self._revisions.current.server.tls)
             where = url(self._data_port, tls), url(self._admin_port)
             log.info("penstock %s serves %s, admin port %s", __version__, *where)
+
+    def _posted(self, batch: Batch) -> None:
+        """Calls have been booked."""
+        self._report.posted(batch)
+        self._limits.posted(batch.sheets)
 
     # -- workers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,10 +12,12 @@ from gateway.core.errors import LedgerError
 from gateway.core.limit import LimitRule, Raise, Spent
 from gateway.core.notice import Notice
 from gateway.core.ports import Ledger
+from gateway.core.sheet import Sheet
 from gateway.link.protocol import Message
 from gateway.observe.metrics import Metrics
 from gateway.settings.schema import Settings
 from gateway.stores.leases import Authority, SharedAuthority
+from gateway.supervisor import late
 
 if TYPE_CHECKING:  # at run time only where state is shared
     from gateway.supervisor.sharing import Sharing
@@ -63,6 +65,7 @@ class Limits:
         self._watch = watch
         self._early: list[tuple[int, Message]] | None = []
         self._started = False
+        self.earlier: frozenset[int] = frozenset()
 
     def receive(self, worker: int, message: Message) -> None:
         """An ask, a report or a return of a worker."""
@@ -137,6 +140,15 @@ class Limits:
             }
             for account in self._authority.of_rule(rule)
         ]
+
+    def posted(self, sheets: Sequence[Sheet]) -> None:
+        """Calls were booked. Those of workers that an earlier supervisor had (`earlier`) no lease tells of."""
+        if not self.earlier or self._early is not None:
+            return
+        for record in late.records(sheets, self.earlier):
+            for rule in self._authority.rules:
+                for row in late.spent(rule, record):
+                    self._deliver(self._authority.late(rule, row))
 
     def lost(self, worker: int) -> Callable[[], Awaitable[None]]:
         """A worker has died; what comes back is to be awaited once its journal has been booked."""

@@ -143,6 +143,19 @@ class Authority(Desk):
         """How one bucket stands: its `used`, `leased` and `left`; None when nothing is counted."""
         return self._book.find(f"{rule_id}|{value}")
 
+    @property
+    def rules(self) -> list[LimitRule]:
+        """The rules in force."""
+        return self._book.rules()
+
+    def late(self, rule: LimitRule, row: Spent) -> Messages:
+        """Use that no lease tells of: it counts from now on."""
+        account = self._book.account(f"{rule.id}|{row.value}")
+        if account is not None:
+            account.take_back(-1, 0, 0, spent_units(rule, row), 0)
+            self._touched[account.name] = account
+        return self._flush()
+
     def of_rule(self, rule_id: str) -> list[Account]:
         """The buckets of a rule that are being counted."""
         return [account for account in self._book.all() if account.rule.id == rule_id]

@@ -34,6 +34,10 @@ class Book:
     def __len__(self) -> int:
         return len(self._accounts)
 
+    def rules(self) -> list[LimitRule]:
+        """All rules there are."""
+        return list(self._rules.values())
+
     def all(self) -> list[Account]:
         """Every account."""
         return list(self._accounts.values())

@@ -1,0 +1,47 @@
+"""Calls that workers of an earlier supervisor still finish: booked now, and counted by limits that begin anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from gateway.core.limit import LimitRule, Spent, scope_values
+from gateway.core.sheet import Sheet
+from gateway.core.usage import KINDS, UNKNOWN
+
+
+def inherited(journals: Path, boot: str) -> frozenset[int]:
+    """The numbers of workers whose journals were there before this supervisor; no number is used twice."""
+    names = [path.name for path in journals.glob("*-*") if not path.name.startswith(f"{boot}-")]
+    return frozenset(int(n) for n in (name.rpartition("-")[2] for name in names) if n.isdecimal())
+
+
+def records(sheets: Iterable[Sheet], workers: frozenset[int]) -> Iterator[dict[str, Any]]:
+    """The calls of these workers that were charged something."""
+    for sheet in sheets:
+        numbers = sheet.columns.get("worker") or (sheet.common.get("worker"),)
+        if workers.isdisjoint(numbers):
+            continue
+        for record in sheet.records():
+            if record.get("worker") in workers and record.get("outcome") != "refused":
+                yield record
+
+
+def spent(rule: LimitRule, record: dict[str, Any]) -> Iterator[Spent]:
+    """What a call was charged in each bucket of a rule; its hold where nobody knows what it used."""
+    values = {
+        name: str(record.get(name, "")) for name in ("tenant", "team", "user", "key", "model", "backend")
+    }
+    for value in scope_values(rule, values, record.get("tags") or ()):
+        if not fnmatchcase(value, rule.match) and not fnmatchcase(record.get("key_name", ""), rule.match):
+            continue
+        ended = int(record.get("ts", 0)) + int(record.get("total_us", 0)) // 1000
+        if record.get("usage_source") == UNKNOWN:
+            tokens, micros = int(record.get("hold_tokens", 0)), int(record.get("hold_micros", 0))
+            yield Spent(value, ended, 1, tokens, micros, tokens, tokens)
+        else:
+            tokens = sum(int(record.get(kind, 0)) for kind in KINDS)
+            given = sum(int(record.get(kind, 0)) for kind in KINDS[:4])
+            yield Spent(value, ended, 1, tokens, int(record.get("cost_micros", 0)), given, tokens - given)

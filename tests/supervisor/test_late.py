@@ -1,0 +1,55 @@
+"""Calls that an earlier supervisor's workers finish count in windows that began without them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from gateway.core.limit import LimitRule, Spent
+from gateway.core.sheet import tabulated
+from gateway.stores.sqlite import SqliteLedger
+from gateway.supervisor.late import inherited, spent
+from gateway.supervisor.limits import Limits
+
+TOKENS = LimitRule("t", ("key",), "tokens", 1000, 60.0)
+RULES = (TOKENS, LimitRule("r", ("tenant", "tag"), "requests", 10, 60.0, match="acme/*"))
+
+
+def call(worker: int, **more: Any) -> dict[str, Any]:
+    known = {"id": "r", "ts": 1, "key": "k", "tenant": "acme", "tags": ["a", "b"], "outcome": "ok"}
+    return {**known, "worker": worker, "input": 30, "output": 12, "usage_source": "provider", **more}
+
+
+def limits(directory: Path) -> Limits:
+    ledger = SqliteLedger(directory / "ledger.sqlite")
+    ledger.open()
+
+    async def here(work: Any) -> list[Spent]:
+        return list(work())
+
+    made = Limits(RULES, ledger, here, lambda worker, message: None)
+    asyncio.run(made.restore())
+    return made
+
+
+def used(made: Limits) -> dict[str, int]:
+    return {f"{rule.id}|{each['value']}": each["used"] for rule in RULES for each in made.standings(rule.id)}
+
+
+def test_only_calls_of_earlier_workers_are_charged(tmp_path: Path) -> None:
+    made = limits(tmp_path)
+    made.earlier = frozenset({3})
+    made.posted(tabulated([call(3), call(4), call(3, outcome="refused"), call(3, tags=[])]))
+    assert used(made) == {"t|k": 84, "r|acme/a": 1, "r|acme/b": 1}
+
+
+def test_a_call_nobody_knows_the_usage_of_counts_its_hold() -> None:
+    record = call(3, usage_source="unknown", hold_tokens=500, hold_micros=7)
+    assert [(row.value, row.tokens, row.micros) for row in spent(TOKENS, record)] == [("k", 500, 7)]
+
+
+def test_earlier_workers_are_those_whose_journals_were_there(tmp_path: Path) -> None:
+    for name in ("old-3", "old-12", "mine-13", "old-x"):
+        (tmp_path / name).mkdir()
+    assert inherited(tmp_path, "mine") == {3, 12}
