@@ -470,3 +470,70 @@ def test_standing_never_promises_more_than_the_limit(data: st.DataObject) -> Non
             world.clients[number].settle(call.hold, data.draw(st.integers(0, 60)), 0)
         standing = world.clients[number].standing(world.clients[number].bucket(tokens, "a"))
         assert 0 <= standing.remaining <= 50
+
+
+def test_a_hold_grows_from_what_is_leased_here_and_from_what_is_left_elsewhere() -> None:
+    tokens = rule("tokens", 1000)
+    world = World([tokens], 2)
+    client, hold = world.clients[0], world.call(0, (tokens, "a", 100)).hold
+    said: list[Denial | None] = []
+    for amount in (50, 700):
+        client.top_up(hold, ((client.bucket(tokens, "a"), amount),), said.append)
+        world.pump()
+    assert said == [None, None]
+    assert [amount for _, amount in hold.charges] == [850]
+    client.settle(hold, 840, 0)
+    world.wait(0.2)
+    assert world.call(1, (tokens, "a", 160)).admitted
+    assert not world.call(1, (tokens, "a", 1)).admitted
+
+
+def test_a_hold_does_not_grow_beyond_the_limit_and_says_what_is_left() -> None:
+    tokens, money = rule("tokens", 1000, id="t"), rule("usd", 10, id="u")
+    world = World([tokens, money], 2)
+    client = world.clients[0]
+    hold = world.call(0, (tokens, "a", 100), (money, "a", 5)).hold
+    said: list[Denial | None] = []
+    more = ((client.bucket(tokens, "a"), 100), (client.bucket(money, "a"), 6))
+    client.top_up(hold, more, said.append)
+    world.pump()
+    (denial,) = said
+    assert denial is not None and (denial.rule, denial.remaining) == (money, 5)
+    assert [amount for _, amount in hold.charges] == [100, 5]
+    client.settle(hold, 0, 0)
+    world.pump()
+    assert world.call(1, (tokens, "a", 1000), (money, "a", 10)).admitted
+
+
+def test_what_comes_for_a_hold_that_is_settled_is_free_again() -> None:
+    tokens = rule("tokens", 1000)
+    world = World([tokens], 2)
+    client, hold = world.clients[0], world.call(0, (tokens, "a", 100)).hold
+    said: list[Denial | None] = []
+    client.top_up(hold, ((client.bucket(tokens, "a"), 800),), said.append)
+    client.settle(hold, 10, 0)
+    world.pump()
+    assert said == [None]
+    world.wait(0.2)
+    assert world.call(1, (tokens, "a", 990)).admitted
+
+
+def test_a_hold_does_not_grow_while_nobody_answers() -> None:
+    tokens = rule("tokens", 1000)
+    world = World([tokens], 1)
+    client, hold = world.clients[0], world.call(0, (tokens, "a", 100)).hold
+    said: list[Denial | None] = []
+    client.top_up(hold, ((client.bucket(tokens, "a"), 900),), said.append)
+    world.clock.advance(leases.PATIENCE + 0.1)
+    assert said[0] is not None and said[0].rule is tokens
+
+
+def test_tokens_are_settled_by_side() -> None:
+    rules = [rule(unit, 1000, id=unit) for unit in ("tokens", "input_tokens", "output_tokens")]
+    world = World(rules, 2)
+    hold = world.call(0, *((each, "a", 500) for each in rules)).hold
+    world.clients[0].settle(hold, 70, 0, 50, 20)
+    world.wait(0.2)
+    for each, left in zip(rules, (930, 950, 980), strict=True):
+        assert not world.call(1, (each, "a", left + 1)).admitted
+        assert world.call(1, (each, "a", left)).admitted

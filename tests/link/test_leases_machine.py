@@ -27,8 +27,10 @@ LIMITS = (
     limit("tokens", 20, 10.0, id="tokens"),
     limit("usd", 30, id="usd", calendar="minute"),
     limit("concurrent", 3, id="concurrent"),
+    limit("output_tokens", 25, 10.0, id="output_tokens"),
 )
 UNITS = [each.unit for each in LIMITS]
+HELD = ("tokens", "usd", "output_tokens")
 REPORT_TIME = 0.1
 
 
@@ -74,8 +76,7 @@ class LimitsMachine(RuleBasedStateMachine):
     )
     def take(self, worker: int, amounts: dict[str, int], value: str) -> None:
         charges = tuple(
-            (self.rules[unit], value, amount if unit in ("tokens", "usd") else 1)
-            for unit, amount in amounts.items()
+            (self.rules[unit], value, amount if unit in HELD else 1) for unit, amount in amounts.items()
         )
         self._take(self._worker(worker), charges)
 
@@ -102,8 +103,28 @@ class LimitsMachine(RuleBasedStateMachine):
                 made.used, min(amount for r, _, amount in made.charges if _held(r)) if _any(made) else 0
             )
         for _ in range(1 + twice):
-            self.world.clients[made.worker].settle(made.call.hold, made.used, made.used)
+            self.world.clients[made.worker].settle(made.call.hold, made.used, made.used, 0, made.used)
         made.settled_at = self.world.clock.now
+
+    @precondition(lambda self: any(made.open and _any(made) for made in self.made))
+    @rule(which=st.integers(0, 99), amount=st.integers(1, 12), late=st.booleans())
+    def grow(self, which: int, amount: int, late: bool) -> None:
+        """A stream outgrows its hold; `late`: the answer comes when it comes."""
+        going = [made for made in self.made if made.open and _any(made)]
+        made = going[which % len(going)]
+        client, dead_at = self.world.clients[made.worker], made.worker
+        more = tuple((client.bucket(r, value), amount) for r, value, _ in made.charges if _held(r))
+
+        def said(denial: Denial | None) -> None:
+            if denial is None and made.open and dead_at in self.world.clients:
+                made.charges = tuple((r, v, n + amount if _held(r) else n) for r, v, n in made.charges)
+                for charged, value, _ in made.charges:
+                    self._check(charged, value)
+
+        client.top_up(made.call.hold, more, said)
+        if not late:
+            self.world.pump()
+        self._note()
 
     @precondition(lambda self: self.waiting)
     @rule(which=st.integers(0, 99))
@@ -174,7 +195,7 @@ class LimitsMachine(RuleBasedStateMachine):
                     made.dead or ended >= orphan.since_ms
                 ):
                     used = amount if made.dead else made.used
-                    rows.append(Spent(value, ended, 1, used, used))
+                    rows.append(Spent(value, ended, 1, used, used, 0, used))
         return rows
 
     @precondition(lambda self: self.changes)
@@ -308,7 +329,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
 
 def _held(charged: LimitRule) -> bool:
-    return charged.unit in ("tokens", "usd")
+    return charged.unit in HELD
 
 
 def _any(made: Made) -> bool:
