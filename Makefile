@@ -27,6 +27,7 @@ serve: $(VENV)/core.stamp ## start the gateway (sets up what it needs on the fir
 	@exec $(BIN)/penstock serve $(ARGS)
 
 test: $(VENV)/dev.stamp ## run the tests (with CI=true a skipped test fails)
+	@.ci/servers
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(VENV)/dev.stamp ## format, lint, types, and the rules of the house
