@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import __version__
+from gateway.commands.arguments import ADMINISTER, EXIT, Commands, command, count, group
 
 DONE, REFUSED, USAGE = 0, 1, 2
-
-_EXIT = "Exit status: 0 done, 1 refused or failed, 2 wrong usage."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status."""
     args = _parser().parse_args(argv)
-    command = importlib.import_module(f"gateway.commands.{args.command}")
+    asked = importlib.import_module(f"gateway.commands.{args.command}")
     try:
-        return int(command.run(args))
+        return int(asked.run(args))
     except BrokenPipeError:  # the reader of our output has gone: `penstock usage | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return REFUSED
@@ -31,42 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="penstock", description="An LLM gateway: keys, limits, routing and a ledger.", epilog=_EXIT
+        prog="penstock", description="An LLM gateway: keys, limits, routing and a ledger.", epilog=EXIT
     )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, _keys, _usage, _audit, _captures):
+    for add in (_serve, _check, _explain, *ADMINISTER, _usage, _audit, _captures):
         add(commands)
     return top
 
 
-Commands = argparse._SubParsersAction  # the type has no public name
-
-
-def _command(
-    commands: Commands[argparse.ArgumentParser], name: str, what: str, more: str = ""
-) -> argparse.ArgumentParser:
-    """A command with the options that all of them have."""
-    parser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.{more}",
-        epilog=_EXIT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-c",
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="the configuration; without it ./gateway.toml, or none if there is no such file",
-    )
-    parser.add_argument("--json", action="store_true", help="answer in JSON")
-    return parser
-
-
 def _serve(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "serve",
         "run the gateway",
@@ -78,7 +52,7 @@ def _serve(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _check(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "check",
         "say everything that is wrong with the configuration",
@@ -88,7 +62,7 @@ def _check(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _explain(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "explain", "show what the configuration means, or what it does to a request")
+    parser = command(commands, "explain", "show what the configuration means, or what it does to a request")
     parser.add_argument(
         "request", nargs="?", metavar="REQUEST.json", help="a request body; - reads it from stdin"
     )
@@ -105,25 +79,8 @@ def _explain(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--endpoint", metavar="PATH", default="chat/completions", help="default: %(default)s")
 
 
-def _keys(commands: Commands[argparse.ArgumentParser]) -> None:
-    what = "make, list and revoke keys"
-    group = commands.add_parser("keys", help=what, description=f"{what.capitalize()}.", epilog=_EXIT)
-    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add = _command(actions, "add", "make a key; its secret is printed once and never kept")
-    add.add_argument("name", metavar="NAME", help="a name no other key has")
-    for option in ("tenant", "team", "user"):
-        add.add_argument(f"--{option}", default="", metavar="NAME", help=f"the {option} its calls count for")
-    for option, example in (("models", "gpt-*,o3"), ("endpoints", "chat/*")):
-        add.add_argument(f"--{option}", default="", metavar="GLOBS", help=f'"{example}"; without it all')
-    add.add_argument("--tags", default="", metavar="TAGS", help='noted with each call: "nightly,batch"')
-    add.add_argument("--expires", default="", metavar="WHEN", help="2027-01-01, a date-time, or 90d from now")
-    _command(actions, "list", "list all keys, those of the file too")
-    revoke = _command(actions, "revoke", "revoke a key, at once on a running gateway")
-    revoke.add_argument("name", metavar="NAME", help="the key's name or id")
-
-
 def _usage(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "usage",
         "show what was used and what it cost",
@@ -137,7 +94,7 @@ def _usage(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--since", metavar="DATE", help='from this date or date-time on (UTC), or "7d" ago')
     parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
     parser.add_argument("--month", metavar="MONTH", help="of this month: 2026-11")
-    parser.add_argument("--top", type=_count, default=0, metavar="N", help="only the N that cost most")
+    parser.add_argument("--top", type=count, default=0, metavar="N", help="only the N that cost most")
     for name in (
         "tenant",
         "team",
@@ -158,21 +115,14 @@ def _usage(commands: Commands[argparse.ArgumentParser]) -> None:
     )
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a number from 1 on is needed")
-    return int(text)
-
-
 def _audit(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "show what was changed and refused, and prove that the record of it is whole"
-    group = commands.add_parser("audit", help=what, description=f"{what.capitalize()}.", epilog=_EXIT)
-    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    show = _command(actions, "list", "show records, the newest first")
+    actions = group(commands, "audit", what)
+    show = command(actions, "list", "show records, the newest first")
     show.add_argument(
         "--limit", type=int, default=50, metavar="N", help="at most so many; default: %(default)s"
     )
-    prove = _command(
+    prove = command(
         actions,
         "verify",
         "find records that were altered, removed, put in or cut off",
@@ -185,7 +135,7 @@ def _audit(commands: Commands[argparse.ArgumentParser]) -> None:
     prove.add_argument(
         "--expect", action="append", default=[], metavar="CHAIN:N:HASH", help="a record that must be there"
     )
-    copy = _command(actions, "export", "print records as JSON lines, by chain and number")
+    copy = command(actions, "export", "print records as JSON lines, by chain and number")
     for parser in (show, copy):
         parser.add_argument(
             "--since", metavar="DATE", help='from this date or date-time on (UTC), or "7d" ago'
@@ -196,21 +146,19 @@ def _audit(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _captures(commands: Commands[argparse.ArgumentParser]) -> None:
-    what = "show texts of calls that tenants wanted to be kept"
-    group = commands.add_parser("captures", help=what, description=f"{what.capitalize()}.", epilog=_EXIT)
-    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    show = _command(actions, "list", "list captures, the newest first")
+    actions = group(commands, "captures", "show texts of calls that tenants wanted to be kept")
+    show = command(actions, "list", "list captures, the newest first")
     show.add_argument(
         "--limit", type=int, default=50, metavar="N", help="at most so many; default: %(default)s"
     )
-    copy = _command(actions, "export", "print captures as JSON lines, the newest first")
+    copy = command(actions, "export", "print captures as JSON lines, the newest first")
     for parser in (show, copy):
         parser.add_argument("--tenant", default="", metavar="NAME", help="only this tenant's")
         parser.add_argument(
             "--since", metavar="DATE", help='from this date or date-time on (UTC), or "7d" ago'
         )
         parser.add_argument("--until", metavar="DATE", help="before this date or date-time (UTC)")
-    one = _command(actions, "show", "show the texts of one call")
+    one = command(actions, "show", "show the texts of one call")
     one.add_argument("id", metavar="ID", help="the call's id, as in x-request-id and the ledger")
-    forget = _command(actions, "forget", "remove all that was kept of a tenant")
+    forget = command(actions, "forget", "remove all that was kept of a tenant")
     forget.add_argument("tenant", metavar="TENANT", help="whose")

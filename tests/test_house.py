@@ -33,6 +33,7 @@ NEIGHBOURS = {
     ("net", "settings"): "a pool is made from a backend's settings; settings.schema is words only",
     ("settings", "net"): "a token's public key is tried where it will be used, when it is read",
     ("live", "pipeline"): "live holds the running pipeline",
+    ("cli", "commands"): "what arguments commands take is said in the house of commands, too",
     ("__main__", "cli"): "python -m gateway is penstock",
 }
 # Folders whose entries do not know each other.

@@ -1,125 +1,127 @@
-"""`penstock keys`: keys that live in the ledger; a running gateway notices within a second."""
+"""`penstock keys`: keys that live in the ledger; a running gateway knows of each change at once."""
 
 from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
-from gateway.commands.ledger import opened
+from gateway.commands.client import Client, Document, Told, every, misused, plain
+from gateway.commands.connect import connected
 from gateway.commands.moment import iso, parse_moment
-from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
-from gateway.core.principal import KeyEntry, mint
-from gateway.settings.callers import GLOB, LABEL
-from gateway.settings.kinds import Text, Wrong
-from gateway.settings.schema import Settings
+from gateway.commands.output import Misused, Refused, cell, refuse, say_json, say_members, say_table, several
+from gateway.control import body
+from gateway.core.errors import CallerError
+
+_OPTIONS = {"name": "NAME"}
+_LISTS = ("roles", "models", "endpoints", "tags", "networks")
+_FILTERS = ("tenant", "team", "user", "state")
 
 
 def run(args: Namespace) -> int:
-    """Do one of add, list, revoke."""
+    """Do one of add, list, show, rotate, revoke."""
+    does = {"add": _add, "list": _list, "show": _show, "rotate": _rotate, "revoke": _revoke}
     try:
-        settings = load(args)
-        return {"add": _add, "list": _list, "revoke": _revoke}[args.action](args, settings)
+        does[args.action](args)
     except Refused as refused:
         return refuse(args, refused)
-
-
-def _add(args: Namespace, settings: Settings) -> int:
-    secret, fresh = mint(_checked("NAME", LABEL, args.name))
-    entry = replace(
-        fresh,
-        tenant=_checked("--tenant", LABEL, args.tenant, empty=True),
-        team=_checked("--team", LABEL, args.team, empty=True),
-        user=_checked("--user", LABEL, args.user, empty=True),
-        models=_several("--models", GLOB, args.models),
-        endpoints=_several("--endpoints", GLOB, args.endpoints),
-        tags=_several("--tags", LABEL, args.tags),
-        expires=_expiry(args.expires),
-    )
-    if any(key.name == entry.name for key in settings.keys):
-        raise Refused(f"{settings.path} has a key named {entry.name} already; choose another name")
-    with opened(settings, create=True) as ledger:
-        assert ledger is not None
-        ledger.add_key(entry)
-    if args.json:
-        say_json({"key": secret, **_shown(entry)})
-    else:
-        print(f"{secret}\n\nThis is the key {entry.name}; it is shown only now.")
     return 0
 
 
-def _list(args: Namespace, settings: Settings) -> int:
-    with opened(settings) as ledger:
-        entries = [*settings.keys, *(ledger.keys() if ledger else ())]
+def _add(args: Namespace) -> None:
+    document: Document = {"name": args.name}
+    document |= {name: text for name in ("tenant", "team", "user") if (text := getattr(args, name))}
+    document |= {name: listed for name in _LISTS if (listed := several(getattr(args, name)))}
+    if args.expires:
+        document["expires"] = _expiry(args.expires)
+    try:
+        body.read(body.NEW_KEY, document)
+    except CallerError as error:
+        raise misused(Told(error.message, error.code, error.param or ""), _OPTIONS) from None
+    with connected(args, create=True) as client:
+        if any(key.name == args.name for key in client.settings.keys):
+            path = client.settings.path
+            raise Refused(f"{path} has a key named {args.name} already; choose another name")
+        try:
+            made = plain(client.ask("POST", "keys", body=document))
+        except Told as told:
+            if told.code == "caller_conflict":
+                raise Told(f"{told}: choose another name, or revoke it", told.code) from None
+            raise misused(told, _OPTIONS) from None
     if args.json:
-        say_json([_shown(entry) for entry in entries])
-    elif not entries:
+        say_json(made)
+    else:
+        print(f"{made['key']}\n\nThis is the key {made['name']}; it is shown only now.")
+
+
+def _expiry(text: str) -> str | None:
+    moment = parse_moment("--expires", text, ahead=True)
+    if moment.timestamp() <= time.time():
+        raise Misused(f"--expires: {text} is in the past")
+    return iso(moment.timestamp())
+
+
+def _list(args: Namespace) -> None:
+    asked = {name: value for name in _FILTERS if (value := getattr(args, name))}
+    with connected(args) as client:
+        found = every(client, "keys", **asked)
+    found.sort(key=lambda key: (key["from"] != "file", key["created"] or "", key["name"]))
+    if args.json:
+        say_json(found)
+    elif not found and asked:
+        print("There are no such keys.")
+    elif not found:
         print("There are no keys yet; penstock keys add NAME makes one.")
     else:
         head = ("name", "id", "state", "from", "tenant", "team", "user", "models", "expires")
-        rows = [[_cell(_shown(entry)[name]) for name in head] for entry in entries]
-        say_table(head, rows)
-    return 0
+        say_table(head, [[cell(key[name]) for name in head] for key in found])
 
 
-def _revoke(args: Namespace, settings: Settings) -> int:
-    if any(args.name in (key.name, key.id) for key in settings.keys):
-        raise Refused(f"{args.name} stands in {settings.path}: remove it there")
-    with opened(settings) as ledger:
-        if ledger is None or not ledger.revoke_key(args.name):
-            raise Refused(f"there is no key named {args.name}; penstock keys list shows them")
+def _show(args: Namespace) -> None:
+    with connected(args) as client:
+        found = plain(_asked(client, "GET", args.name))
+    if args.json:
+        say_json(found)
+    else:
+        say_members(found)
+
+
+def _rotate(args: Namespace) -> None:
+    with connected(args) as client:
+        try:
+            made = plain(_asked(client, "POST", args.name, "rotate", document={"overlap": args.overlap}))
+        except Told as told:
+            raise misused(told, _OPTIONS) from None
+    if args.json:
+        say_json(made)
+        return
+    until = made["previous_until"]
+    before = f"the one before works until {until}" if until else "the one before does not work any more"
+    print(f"{made['key']}\n\nThis is the new secret of the key {made['name']}; it is shown only now.")
+    print(f"{before[0].upper()}{before[1:]}.")
+
+
+def _revoke(args: Namespace) -> None:
+    with connected(args) as client:
+        _asked(client, "DELETE", args.name)
     if args.json:
         say_json({"revoked": args.name})
     else:
         print(f"{args.name} is revoked.")
-    return 0
 
 
-def _checked(option: str, kind: Text, text: str, empty: bool = False) -> str:
-    if empty and not text:
-        return ""
+def _asked(
+    client: Client, method: str, name: str, *more: str, document: dict[str, Any] | None = None
+) -> Document:
+    """One operation on one key, by its name or id. Raises `Refused` in the words of the command line."""
+    if not name or "/" in name:
+        raise Misused("NAME: a key's name or id is needed")
     try:
-        return kind.check(text)
-    except Wrong as wrong:
-        raise Misused(f"{option}: {wrong}") from None
-
-
-def _several(option: str, kind: Text, text: str) -> tuple[str, ...]:
-    return tuple(_checked(option, kind, part.strip()) for part in text.split(",") if part.strip())
-
-
-def _expiry(text: str) -> float | None:
-    if not text:
-        return None
-    moment = parse_moment("--expires", text, ahead=True)
-    if moment.timestamp() <= time.time():
-        raise Misused(f"--expires: {text} is in the past")
-    return moment.timestamp()
-
-
-def _shown(entry: KeyEntry) -> dict[str, object]:
-    """A key without anything that is secret."""
-    expired = entry.expires is not None and entry.expires <= time.time()
-    return {
-        "name": entry.name,
-        "id": entry.id,
-        "state": "revoked" if entry.revoked else "expired" if expired else "active",
-        "from": entry.origin,
-        "tenant": entry.tenant,
-        "team": entry.team,
-        "user": entry.user,
-        "roles": list(entry.roles),
-        "models": list(entry.models),
-        "endpoints": list(entry.endpoints),
-        "tags": list(entry.tags),
-        "expires": iso(entry.expires),
-    }
-
-
-def _cell(value: object) -> str:
-    return (
-        ",".join(map(str, value))
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else str(value or "")
-    )
+        return client.ask(method, "keys", name, *more, body=document)
+    except Told as told:
+        if told.code == "caller_not_found":
+            raise Refused(f"there is no key named {name}; penstock keys list shows them") from None
+        if told.code == "caller_read_only":
+            verb = "remove" if method == "DELETE" else "change"
+            raise Refused(f"{name} stands in {client.settings.path}: {verb} it there") from None
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,27 @@ def say_table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: in
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def say_members(document: Mapping[str, Any]) -> None:
+    """Print what one thing has, a line for each member; those that say nothing are left out."""
+    rows = [(name, cell(value)) for name, value in document.items() if value not in (None, "", [], {})]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name.replace('_', ' ').ljust(width)}  {value}")
+
+
+def cell(value: object) -> str:
+    """A value as people read it. What a terminal would obey rather than show is left out."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(cell(each) for each in value)
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return "".join(c for c in str(value or "") if c.isprintable())
+
+
+def several(text: str) -> list[str]:
+    """What an option lists, by commas."""
+    return [piece.strip() for piece in text.split(",") if piece.strip()]

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from gateway.control import body
 from gateway.control.body import LARGEST
+from gateway.control.changes import conflicted, stale
 from gateway.control.operation import Answer, Ask, Operation
 from gateway.control.port import Desk
 from gateway.control.resources import audit, config, keys, limits, status, tenants, usage
@@ -192,13 +193,7 @@ def _matched(operation: Operation, request: Request, change: Change) -> None:
         return
     match = _ETAG.match(given.strip())
     if given.strip() != "*" and (match is None or int(match[1]) != change.expect):
-        raise _stale()
-
-
-def _stale() -> CallerError:
-    return CallerError(
-        "It has been changed meanwhile: read it again.", status=412, code="caller_precondition_failed"
-    )
+        raise stale()
 
 
 def _response(answer: Answer) -> Response:
@@ -214,7 +209,7 @@ def _response(answer: Answer) -> Response:
 
 def _failed(error: Exception, identity: str) -> Response:
     if isinstance(error, Conflict):
-        error = _conflict(error)
+        error = conflicted(error)
     elif isinstance(error, LedgerError):
         log.error("the admin API can't use the ledger: %s", error)
         error = FaultError("The ledger can't be used now.", code="gateway_ledger_unavailable", retry_after=1)
@@ -229,9 +224,3 @@ def _failed(error: Exception, identity: str) -> Response:
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after)))
     return Response(dumps(error.document(identity)), error.status, headers, media_type="application/json")
-
-
-def _conflict(error: Conflict) -> CallerError:
-    if error.current is not None and error.current.version and "version" in str(error):
-        return _stale()
-    return CallerError(f"{str(error).capitalize()}.", status=409, code="caller_conflict")

@@ -17,7 +17,7 @@ from gateway.core.errors import CallerError
 from gateway.core.group import Capture, Tenant
 from gateway.core.limit import MICROS, LimitRule, Raise
 from gateway.core.principal import KeyEntry, document_of, entry_of, mint, rotate
-from gateway.core.records import KEY, RAISE, TENANT, Change, Deed, Entity
+from gateway.core.records import KEY, RAISE, TENANT, Change, Conflict, Deed, Entity
 from gateway.settings.schema import Settings
 
 OVERLAP = 86_400.0  # seconds for which a rotated key's old secret works, unless told otherwise
@@ -36,6 +36,27 @@ def read_only(kind: str, name: str, settings: Settings) -> CallerError:
         status=409,
         code="caller_read_only",
     )
+
+
+def stale() -> CallerError:
+    """What was read is not there any more."""
+    return CallerError(
+        "It has been changed meanwhile: read it again.", status=412, code="caller_precondition_failed"
+    )
+
+
+def conflicted(error: Conflict) -> CallerError:
+    """A change that could not be made, as a refusal."""
+    if error.current is not None and "not at version" in str(error):
+        if not str(error).endswith("not at version 0"):
+            return stale()
+        there = f"the {error.current.kind} {error.current.id!a} exists already"
+        return CallerError(_sentence(there), status=409, code="caller_conflict")
+    return CallerError(_sentence(str(error)), status=409, code="caller_conflict")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 class Changes:
@@ -84,7 +105,7 @@ class Changes:
         try:
             secret, after = rotate(before, overlap, time.time())
         except ValueError as error:
-            raise CallerError(f"{str(error).capitalize()}.", status=409, code="caller_conflict") from None
+            raise CallerError(_sentence(str(error)), status=409, code="caller_conflict") from None
         return self._of_key("key.rotate", entity, before, after), after, secret
 
     def revoked_key(self, entity: Entity) -> tuple[Change, KeyEntry]:

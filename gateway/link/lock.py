@@ -23,3 +23,18 @@ def hold(path: Path) -> int | None:
         os.close(fd)
         raise
     return fd
+
+
+def held(path: Path) -> bool:
+    """Whether somebody holds it now. The file is not made. Raises `OSError`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)  # lets go at once
+    return False

@@ -165,7 +165,9 @@ async def _rollback(ask: Ask) -> Answer:
         kept = await _kept(ask, wanted)
     else:
         earlier = await ask.desk.do(lambda books: books.revisions(_MOST_LOOKED))
-        others = [each for each in earlier if each.id != ask.settings.revision]
+        now = history.masked(history.texts(ask.settings), ask.settings)
+        # A secret that was renewed makes another revision of the same text.
+        others = [each for each in earlier if each.id != ask.settings.revision and each.files != now]
         if not others:
             raise not_found("revision", "before this one")
         kept = others[0]
