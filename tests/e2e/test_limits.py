@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 from tests.e2e.gateway import KEY, Gateway
 from tests.e2e.provider import Provider
 from tests.e2e.raw import Conversation, request
+from tests.e2e.running import until
 
 CONFIG = """
 [[keys]]
@@ -142,3 +144,56 @@ def test_limits_survive_a_restart(tmp_path: Path, provider: Provider) -> None:
 def test_a_shadow_limit_refuses_nothing(tmp_path: Path, provider: Provider) -> None:
     with limited(tmp_path, provider, 'requests = 1\nper = "1h"\nmode = "shadow"', workers=1) as gateway:
         assert asyncio.run(burst(gateway, chat(), 5)) == [200] * 5
+
+
+def request_id(head: bytes) -> str:
+    return head.split(b"x-request-id: ")[1].split(b"\r\n")[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("amount", "model", "code"),
+    [
+        ('tokens = 1500\nper = "1h"', "fault;interval=0.002;tokens=20000", "policy_rate_limited"),
+        ('output_tokens = 1500\nper = "1h"', "fault;interval=0.002;tokens=20000", "policy_rate_limited"),
+    ],
+    ids=["tokens", "output_tokens"],
+)
+def test_a_stream_that_outgrows_what_is_left_is_ended_and_charged(
+    tmp_path: Path, provider: Provider, amount: str, model: str, code: str
+) -> None:
+    with limited(tmp_path, provider, amount, workers=1) as gateway:
+        with Conversation(gateway.url) as talk:
+            talk.send(request(chat(model=model, stream=True), KEY, Connection="close"))
+            answer = talk.rest()
+        assert f'"code":"{code}"'.encode() in answer.rsplit(b"data: ", 1)[1]
+        assert answer.endswith(b"0\r\n\r\n")
+        row = gateway.row(request_id(answer))
+        assert (row["outcome"], row["code"], row["usage_source"]) == ("truncated", code, "estimated")
+        assert json.loads(row["reasons"])["limits"] == "cut" and 0 < row["output"] <= 2500
+        status, headers, _ = gateway.post(chat())
+        assert status == 429 and int(headers["retry-after"]) > 0
+
+
+def test_a_provider_is_asked_for_no_more_than_is_held(tmp_path: Path, provider: Provider) -> None:
+    with limited(tmp_path, provider, 'tokens = 6000\nper = "1h"', workers=1) as gateway:
+        provider.reset()
+        status, headers, _ = gateway.post(chat(max_tokens=5000, seed=7))
+        assert (status, headers["x-penstock-reason"]) == (200, "glob;limits:bounded")
+        (arrived,) = provider.journal()
+        sent = arrived.json()
+        assert 1024 <= sent.pop("max_tokens") < 5000
+        assert sent == chat(seed=7)
+
+
+def test_a_key_revoked_while_its_answer_streams_gets_the_rest_of_it_and_nothing_else(
+    tmp_path: Path, provider: Provider
+) -> None:
+    with limited(tmp_path, provider, 'tokens = 100000\nper = "1h"', workers=1) as gateway:
+        key = json.loads(gateway.command("keys", "add", "short-lived", "--json"))["key"]
+        until("the new key works", lambda: gateway.post(chat(), key=key)[0] == 200)
+        with Conversation(gateway.url) as talk:
+            talk.send(request(chat(model="fault;interval=0.05;tokens=60", stream=True), key))
+            talk.until(b"data: ")
+            gateway.command("keys", "revoke", "short-lived")
+            until("it is refused", lambda: gateway.post(chat(), key=key)[0] == 401)
+            assert b"[DONE]" in talk.rest_of_stream()
