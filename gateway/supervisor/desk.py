@@ -82,6 +82,17 @@ class AdminDesk:
         """Write, and tell all workers, before this returns. Raises `Conflict`, `LedgerError`."""
         return await self._directory.change(change)
 
+    async def found(self, kind: str, name: Callable[[], str]) -> Entity | None:
+        """An entity that is not deleted; where there is none, other replicas are asked and `name` once more."""
+        for again in (False, True):
+            if again:
+                await self._directory.poll()
+            wanted = name()
+            entity = await self.do(lambda books: books.entity(kind, wanted))  # noqa: B023
+            if entity is not None and not entity.deleted:
+                return entity
+        return None
+
     def standings(self, rule: str) -> Sequence[Mapping[str, Any]]:
         """How the buckets of a rule stand here."""
         return self._limits.standings(rule)

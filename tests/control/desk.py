@@ -81,6 +81,10 @@ class Desk:
     async def change(self, change: Change) -> Entity:
         return await self._directory.change(change)
 
+    async def found(self, kind: str, name: Callable[[], str]) -> Entity | None:
+        entity = await self.do(lambda books: books.entity(kind, name()))
+        return None if entity is None or entity.deleted else entity
+
     def standings(self, rule: str) -> Sequence[Mapping[str, Any]]:
         return [{"value": "k", "amount": 5, "used": 2, "leased": 1, "left": 2, "reset_s": 1.0}]
 

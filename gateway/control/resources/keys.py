@@ -84,10 +84,13 @@ def _filed(ask: Ask) -> KeyEntry | None:
 async def _entity(ask: Ask) -> Entity:
     """The key of that id, or the one in force of that name; and only one that this operator may see."""
     wanted = ask.path["key"]
-    ids = [e.id for e in ask.desk.all_keys() if e.name == wanted and e.origin != "file" and not e.revoked]
-    identity = ids[0] if ids and not wanted.startswith("key_") else wanted
-    entity = await ask.desk.do(lambda books: books.entity(KEY, identity))
-    if entity is None or entity.deleted or not _visible(ask, _entry(entity)):
+
+    def identity() -> str:
+        ids = [e.id for e in ask.desk.all_keys() if e.name == wanted and e.origin != "file" and not e.revoked]
+        return ids[0] if ids and not wanted.startswith("key_") else wanted
+
+    entity = await ask.desk.found(KEY, identity)
+    if entity is None or not _visible(ask, _entry(entity)):
         raise not_found("key", wanted)
     return entity
 

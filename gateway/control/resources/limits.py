@@ -74,8 +74,8 @@ async def _create(ask: Ask) -> Answer:
 
 async def _end(ask: Ask) -> Answer:
     wanted = ask.path["raise"]
-    entity = await ask.desk.do(lambda books: books.entity(RAISE, wanted))
-    if entity is None or entity.deleted:
+    entity = await ask.desk.found(RAISE, lambda: wanted)
+    if entity is None:
         raise not_found("raise", wanted)
     return Answer({"deleted": wanted}, change=ask.changes.ended_raise(entity))
 

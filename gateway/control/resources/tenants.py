@@ -41,8 +41,8 @@ async def _get(ask: Ask) -> Answer:
 
 async def _entity(ask: Ask) -> Entity:
     name = ask.path["tenant"]
-    entity = await ask.desk.do(lambda books: books.entity(TENANT, name))
-    if entity is None or entity.deleted or not _visible(ask, name):
+    entity = await ask.desk.found(TENANT, lambda: name)
+    if entity is None or not _visible(ask, name):
         raise not_found("tenant", name)
     return entity
 
