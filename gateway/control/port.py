@@ -60,7 +60,7 @@ class Desk(Protocol):
         """Write, and tell all workers, before this returns. Raises `Conflict`, `LedgerError`."""
 
     async def found(self, kind: str, name: Callable[[], str]) -> Entity | None:
-        """An entity that is not deleted; where there is none, other replicas are asked and `name` once more."""
+        """An entity that is not deleted; where there is none other replicas are asked, and `name` again."""
 
     def standings(self, rule: str) -> Sequence[Mapping[str, Any]]:
         """How the buckets of a rule stand here: value, used, leased, left, amount, reset_s."""

@@ -83,7 +83,7 @@ class AdminDesk:
         return await self._directory.change(change)
 
     async def found(self, kind: str, name: Callable[[], str]) -> Entity | None:
-        """An entity that is not deleted; where there is none, other replicas are asked and `name` once more."""
+        """An entity that is not deleted; where there is none other replicas are asked, and `name` again."""
         for again in (False, True):
             if again:
                 await self._directory.poll()

@@ -1,4 +1,4 @@
-"""Calls that workers of an earlier supervisor still finish: booked now, and counted by limits that begin anew."""
+"""Calls that workers of an earlier supervisor still finish: booked now, counted by limits that begin anew."""
 
 from __future__ import annotations
 

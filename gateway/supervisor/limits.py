@@ -142,7 +142,7 @@ class Limits:
         ]
 
     def posted(self, sheets: Sequence[Sheet]) -> None:
-        """Calls were booked. Those of workers that an earlier supervisor had (`earlier`) no lease tells of."""
+        """Calls were booked. Of those of an earlier supervisor's workers (`earlier`) no lease tells."""
         if not self.earlier or self._early is not None:
             return
         for record in late.records(sheets, self.earlier):
