@@ -93,8 +93,9 @@ class SqlCalls:
                     )
             behind = self._behind + self._insert(db, sheets)
             self._refused(db, sheets)
-            for _ in range(_STEPS if behind >= rollups.STEP else 0):
-                behind -= rollups.roll(db, self._replica)
+            if behind >= rollups.STEP:
+                behind -= sum(rollups.roll(db, self._replica) for _ in range(_STEPS))
+                rollups.sum_days(db, self._replica, 0)
         self._behind = max(behind, 0)
 
     def offsets(self) -> dict[str, int]:

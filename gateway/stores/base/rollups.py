@@ -9,7 +9,7 @@ from __future__ import annotations
 from gateway.stores.base.columns import SUMS
 from gateway.stores.base.tables import Tables
 
-STEP = 50_000  # rows summed at once: some 0.1 s
+STEP = 20_000  # rows summed at once: some 0.1 s
 _COMING = 4 * STEP  # sums by hour that may come together before the day is over
 
 _TOTALS = ", ".join(f"sum({name})" for name in SUMS)
@@ -63,7 +63,10 @@ def roll(db: Tables, replica: int) -> int:
 
 
 def sum_days(db: Tables, replica: int, today: int) -> bool:
-    """Sum up hours by day where a day has ended since, or many have come together; whether there is more."""
+    """Sum up hours by day where a day has ended since, or many have come together; whether there is more.
+
+    `today` 0 leaves days as they are that have merely ended.
+    """
     row = db.execute("SELECT summed, tags_summed, day FROM replicas WHERE n = ?", (replica,)).fetchone()
     summed, tags_summed, day = row
     upto, count = _next(db, "hours", replica, summed, _COMING)

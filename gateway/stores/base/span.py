@@ -1,4 +1,4 @@
-"""Sums over a stretch of time, read from the fewest rows: whole days, hours at the edges, single calls last.
+"""Where the sums over a stretch of time are: whole days, hours at the edges, single calls last.
 
 What is in no sum by hour yet is read call by call, what is in none by day by the hour. All of one reading is
 to be done in one transaction, so that it sees one moment.
@@ -6,33 +6,21 @@ to be done in one transaction, so that it sees one moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.stores.base.columns import HOUR_MS, SUMS
+from gateway.stores.base.columns import HOUR_MS
 from gateway.stores.base.tables import Tables
 
-FOREVER = 1 << 40  # hours
-NO_TAG = "CAST('' AS TEXT)"
-_TOTALS = ", ".join(f"sum(s.{name})" for name in SUMS)
-
-
-class Summed(NamedTuple):
-    """Sums of calls with one label (and tag) in one period, which begins at `hour` (since 1970)."""
-
-    label: int
-    tag: str
-    hour: int
-    calls: int
-    sums: Sequence[int]  # in the order of `SUMS`
+FOREVER = (1 << 40) // 24 * 24  # hours
 
 
 class Span(NamedTuple):
-    """Hours since 1970, `until` not included. `step` is how many hours a period has."""
+    """Hours since 1970, `until` not included. `step` is how many hours a period has, `FOREVER` all."""
 
     since: int
     until: int
-    step: int
+    step: int = FOREVER
 
     def days(self) -> tuple[int, int]:
         """The whole days inside, where periods are days or longer."""
@@ -42,49 +30,71 @@ class Span(NamedTuple):
         return (first, last) if first < last else (0, 0)
 
 
-def summed(
-    db: Tables, span: Span, replica: int | None = None, tags: bool = False, tag: str = ""
-) -> Iterator[Summed]:
-    """Sums by label and period; several may come for the same. With `tags` by tag too, of tagged calls alone.
+class Source(NamedTuple):
+    """Rows of a table, called `s`: `calls` in each, the `hour` they are of and the first of its `period`.
 
-    `tag` gives that one alone, `replica` what went through that one.
+    With tags, `tag` is the expression for one, and a call stands there once for each of its tags.
     """
-    for source, values in _sources(span, tags):
-        table, period, conditions = source
-        where = [conditions, *(["s.replica = ?"] if replica else []), *(["t.tag = ?"] if tag else [])]
-        calls, hour = ("s.calls", f"s.{period}") if table != "entries" else ("1", "s.ts / 3600000")
-        hour = f"{hour} * 24" if period == "day" else hour
-        joined = " JOIN tagged t ON t.tagset = s.tagset" if tags and table == "entries" else ""
-        named = f"tag_{table}" if tags and table != "entries" else table
-        name = ("t.tag" if table == "entries" else "s.tag") if tags else NO_TAG
-        where = [each.replace("t.tag", name) for each in where]
-        at = f"{hour} / {span.step} * {span.step}"
-        select = (
-            f"SELECT s.label, {name}, {at}, sum({calls}), {_TOTALS}"
-            f" FROM replicas r CROSS JOIN {named} s{joined}"
-            f" WHERE s.replica = r.n AND {' AND '.join(where)} GROUP BY 1, 2, 3"
-        )
-        given = (*values, *([replica] if replica else []), *([tag] if tag else []))
-        for row in db.execute(select, given):
-            yield Summed(row[0], row[1], int(row[2]), int(row[3]), row[4:])
+
+    rows: str
+    calls: str
+    hour: str
+    period: str
+    tag: str
+    where: str
+    values: tuple[int, ...]
 
 
-def _sources(span: Span, tags: bool) -> Iterator[tuple[tuple[str, str, str], tuple[int, ...]]]:
-    """Tables, their periods, which of their rows: together every call of the span once.
+class _Replica(NamedTuple):
+    n: int
+    rolled: int
+    summed: int
 
-    The plus keeps databases from looking for times in an index: what is in no sum yet is found by number.
-    """
+
+def sources(db: Tables, span: Span, replica: int | None = None, tags: bool = False) -> Iterator[Source]:
+    """Together they have every call of the span once. `replica` gives what went through that one alone."""
     first, last = span.days()
-    through = "r.tags_summed" if tags else "r.summed"
+    of = f" AND s.replica = {replica:d}" if replica is not None else ""
+    table = "tag_{}" if tags else "{}"
     if first < last:
-        yield ("days", "day", "s.day >= ? AND s.day < ?"), (first, last)
-    for since, until in _edges(span, first * 24, last * 24):
-        yield ("hours", "hour", f"s.n <= {through} AND s.hour >= ? AND s.hour < ?"), (since, until)
-    yield ("hours", "hour", f"s.n > {through} AND +s.hour >= ? AND +s.hour < ?"), (span.since, span.until)
-    yield (
-        ("entries", "ts", "s.n > r.rolled AND +s.ts >= ? AND +s.ts < ?"),
-        (span.since * HOUR_MS, span.until * HOUR_MS),
-    )
+        where = f"s.day >= ? AND s.day < ?{of}"
+        yield _source(table.format("days"), "s.calls", "s.day * 24", span, where, (first, last))
+    for each in _replicas(db, replica, tags):
+        hours = table.format("hours")
+        for since, until in _edges(span, first * 24, last * 24):
+            where = "s.hour >= ? AND s.hour < ? AND s.replica = ? AND s.n <= ?"
+            yield _source(hours, "s.calls", "s.hour", span, where, (since, until, each.n, each.summed))
+        # The plus keeps databases from looking for times in an index: what is in no sum is found by number.
+        where = "s.replica = ? AND s.n > ? AND +s.hour >= ? AND +s.hour < ?"
+        yield _source(hours, "s.calls", "s.hour", span, where, (each.n, each.summed, span.since, span.until))
+        where = "s.replica = ? AND s.n > ? AND +s.ts >= ? AND +s.ts < ?"
+        limits = (span.since * HOUR_MS, span.until * HOUR_MS)
+        yield _source(_entries(tags), "1", f"s.ts / {HOUR_MS}", span, where, (each.n, each.rolled, *limits))
+
+
+def _source(rows: str, calls: str, hour: str, span: Span, where: str, values: tuple[int, ...]) -> Source:
+    period = f"{hour} / {span.step} * {span.step}" if span.step < FOREVER else ""
+    return Source(rows + " s" if " " not in rows else rows, calls, hour, period, _tag(rows), where, values)
+
+
+def _entries(tags: bool) -> str:
+    return "entries s JOIN tagged t ON t.tagset = s.tagset" if tags else "entries"
+
+
+def _tag(rows: str) -> str:
+    return "t.tag" if " " in rows else "s.tag" if rows.startswith("tag_") else ""
+
+
+def single(where: str, values: tuple[int, ...], slice_: str, tags: bool) -> Source:
+    """Single calls by a slice of time of one's own; "" is none."""
+    rows = _entries(tags)
+    return Source(rows if tags else "entries s", "1", slice_, slice_, _tag(rows), where, values)
+
+
+def _replicas(db: Tables, replica: int | None, tags: bool) -> list[_Replica]:
+    summed = "tags_summed" if tags else "summed"
+    rows = db.execute(f"SELECT n, rolled, {summed} FROM replicas").fetchall()
+    return [_Replica(*map(int, row)) for row in rows if replica in (None, row[0])]
 
 
 def _edges(span: Span, first: int, last: int) -> Iterator[tuple[int, int]]:

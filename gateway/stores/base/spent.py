@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from gateway.core.limit import LimitRule, Spent, scope_values
-from gateway.core.usage import KINDS
-from gateway.stores.base.columns import DAY_MS, HOUR_MS, SHARED, SUMS, quoted
-from gateway.stores.base.span import FOREVER, NO_TAG, Span, Summed, summed
+from gateway.stores.base.columns import HOUR_MS
+from gateway.stores.base.span import FOREVER, Source, Span, single, sources
 from gateway.stores.base.tables import Tables
 
-_TOTALS = ", ".join(f"sum(s.{name})" for name in SUMS)
-_INPUT = slice(0, 4)  # of `KINDS`: the prompt's side
+_INPUT = "s.input + s.cached_input + s.cache_write + s.audio_input"
+_OUTPUT = "s.output + s.reasoning + s.audio_output"
+_SUMMED = {
+    "input": _INPUT, "output": _OUTPUT, "cost_micros": "s.cost_micros", "hold_tokens": "s.hold_tokens",
+    "hold_micros": "s.hold_micros",
+}  # fmt: skip
 _SLICES = 60  # of a rolling window, as the authority counts it
+_LONG = 30 * 24  # hours: from there on windows slide by whole days
 
-Charged = tuple[Summed, int]  # and the moment it is dated at, epoch ms
+Date = Callable[[int], int]  # of a period, epoch ms
 
 
 def spent(
@@ -23,103 +28,79 @@ def spent(
     """What was charged to a rule; a call that nobody knows the usage of counts as its hold.
 
     For windows of up to an hour, and for one worker: call by call, by when they ended, in sixtieths of the
-    window. For longer ones from sums: by the hour in which calls began, or by the day where the window is of
-    the calendar. Rolling windows are never charged too early, those of the calendar always in their period.
+    window. For longer ones from sums, by when calls began: rolling windows in sixtieths of whole hours, from
+    30 days on in days, never dated too early; those of the calendar within their period.
     """
+    for source, dated in _sources(db, rule, since_ms, worker, replica):
+        for row in _rows(db, source, rule):
+            yield from _charged(rule, row, dated, value)
+
+
+def _sources(
+    db: Tables, rule: LimitRule, since_ms: int, worker: int | None, replica: int | None
+) -> Iterator[tuple[Source, Date]]:
     tags = "tag" in rule.scope
     seconds = rule.seconds or {"minute": 60.0, "hour": 3600.0}.get(rule.calendar, 0.0)
     if worker is not None or 0 < seconds <= 3600:
-        rows = _single(db, seconds or 3600.0, since_ms, worker, replica, tags)
+        yield _ended(seconds or 3600.0, since_ms, worker, replica, tags)
     elif rule.calendar:
-        rows = _calendar(db, since_ms, replica, tags)
+        # Zones that are not whole hours from UTC begin amid one.
+        first = -(-since_ms // HOUR_MS)
+        if first * HOUR_MS > since_ms:
+            of = f" AND s.replica = {replica:d}" if replica is not None else ""
+            edge = single(f"s.ts >= ? AND s.ts < ?{of}", (since_ms, first * HOUR_MS), "", tags)
+            yield edge, lambda hour: since_ms
+        for source in sources(db, Span(first, FOREVER), replica, tags):
+            if "days" in source.rows or first * HOUR_MS > since_ms:
+                yield source, lambda hour: since_ms
+            else:
+                yield source._replace(period=source.hour), lambda hour: (hour + 1) * HOUR_MS - 1
     else:
-        rows = _rolling(db, rule.seconds, since_ms, replica, tags)
-    yield from _spent(db, rule, rows, value, since_ms)
+        hours = int(rule.seconds) // 3600
+        step = max(hours // _SLICES, 1) if hours < _LONG else max(hours // 24 // _SLICES, 1) * 24
+        for source in sources(db, Span(since_ms // HOUR_MS // step * step, FOREVER, step), replica, tags):
+            yield source, lambda hour: (hour + step) * HOUR_MS - 1
 
 
-def _single(
-    db: Tables, seconds: float, since_ms: int, worker: int | None, replica: int | None, tags: bool
-) -> Iterator[Charged]:
+def _ended(
+    seconds: float, since_ms: int, worker: int | None, replica: int | None, tags: bool
+) -> tuple[Source, Date]:
     """Calls that ended since then. Of those that began more than an hour before nothing is found any more.
 
     A call that died with its worker ended nobody knows when: it counts if it began in that hour.
     """
     width = max(int(min(seconds, 3600.0) * 1000) // _SLICES, 1)
     ended = "s.ts + s.total_us / 1000"
-    where = [f"s.ts >= ? AND ({ended} >= ? OR l.outcome = 'abandoned')"]
-    values = [since_ms - HOUR_MS, since_ms]
+    where = f"s.ts >= ? AND ({ended} >= ? OR l.outcome = 'abandoned')"
     for column, number in (("worker", worker), ("replica", replica)):
-        if number is not None:
-            where.append(f"s.{column} = ?")
-            values.append(number)
-    for row in _calls(db, f"({ended}) / {width}", where, values, tags):
-        yield row, (row.hour + 1) * width - 1
+        where += f" AND s.{column} = {number:d}" if number is not None else ""
+    source = single(where, (since_ms - HOUR_MS, since_ms), f"({ended}) / {width}", tags)
+    return source, lambda slice_: (slice_ + 1) * width - 1
 
 
-def _calls(db: Tables, at: str, where: Sequence[str], values: Sequence[int], tags: bool) -> Iterator[Summed]:
-    """Sums of single calls, by a slice of time in place of the hour."""
-    tag, joined = ("t.tag", " JOIN tagged t ON t.tagset = s.tagset") if tags else (NO_TAG, "")
+def _rows(db: Tables, source: Source, rule: LimitRule) -> Iterable[Any]:
+    """The scopes' columns, tag, source of usage, period, calls, sums. Refused calls were charged nothing."""
+    scopes = [f'l."{scope}"' for scope in rule.scope if scope not in ("global", "tag")]
+    groups = [*scopes, source.tag or "CAST('' AS TEXT)", "l.usage_source", source.period or "0"]
+    sums = ", ".join(f"sum({each})" for each in _SUMMED.values())
+    # Columns by number: what is grouped by may be no column.
+    by = ", ".join(str(place + 1) for place in range(len(groups)))
     select = (
-        f"SELECT s.label, {tag}, {at}, count(*), {_TOTALS}"
-        f" FROM entries s JOIN labels l ON l.id = s.label{joined}"
-        f" WHERE {' AND '.join(where)} GROUP BY 1, 2, 3"
+        f"SELECT {', '.join(groups)}, sum({source.calls}), {sums} FROM {source.rows}"
+        f" JOIN labels l ON l.id = s.label WHERE l.outcome <> 'refused' AND {source.where} GROUP BY {by}"
     )
-    for row in db.execute(select, values):
-        yield Summed(row[0], row[1], int(row[2]), int(row[3]), row[4:])
+    return db.execute(select, source.values).fetchall()
 
 
-def _rolling(db: Tables, seconds: float, since_ms: int, replica: int | None, tags: bool) -> Iterator[Charged]:
-    """By as many hours as one slice of the window has."""
-    hours = max(int(seconds) // 3600 // _SLICES, 1)
-    for row in summed(db, Span(since_ms // HOUR_MS, FOREVER, hours), replica, tags):
-        yield row, (row.hour + hours) * HOUR_MS - 1
-
-
-def _calendar(db: Tables, since_ms: int, replica: int | None, tags: bool) -> Iterator[Charged]:
-    """From the beginning of the period on; zones that are not whole hours from UTC begin amid one."""
-    first = -(-since_ms // HOUR_MS)
-    if first * HOUR_MS > since_ms:
-        where, values = ["s.ts >= ? AND s.ts < ?"], [since_ms, first * HOUR_MS]
-        if replica is not None:
-            where.append("s.replica = ?")
-            values.append(replica)
-        for row in _calls(db, "0", where, values, tags):
-            yield row, since_ms
-    midnight = -(-first // 24) * 24
-    if first < midnight:
-        for row in summed(db, Span(first, midnight, 1), replica, tags):
-            yield row, row.hour * HOUR_MS + _within(since_ms, HOUR_MS)
-    for row in summed(db, Span(midnight, FOREVER // 24 * 24, 24), replica, tags):
-        yield row, row.hour * HOUR_MS + _within(since_ms, DAY_MS)
-
-
-def _within(since_ms: int, width: int) -> int:
-    """The end of a slice where periods end with slices, else its beginning: both in the call's period."""
-    return 0 if since_ms % width else width - 1
-
-
-def _spent(
-    db: Tables, rule: LimitRule, rows: Iterable[Charged], value: str | None, since_ms: int
-) -> Iterator[Spent]:
-    labels = _labels(db, since_ms // DAY_MS - 1)
-    unknown = SHARED.index("usage_source")
-    for row, ts_ms in rows:
-        label = labels.get(row.label)
-        if label is None:
+def _charged(rule: LimitRule, row: Any, dated: Date, value: str | None) -> Iterator[Spent]:
+    scopes = [scope for scope in rule.scope if scope not in ("global", "tag")]
+    values, rest = dict(zip(scopes, row, strict=False)), row[len(scopes) :]
+    tag, unknown, period = rest[0], rest[1] == "unknown", int(rest[2])
+    calls, input, output, micros, hold_tokens, hold_micros = map(int, rest[3:])
+    for found in scope_values(rule, values, (tag,)):
+        if value not in (None, found):
             continue
-        for found in scope_values(rule, dict(zip(SHARED, label, strict=True)), (row.tag,)):
-            if value not in (None, found):
-                continue
-            sums = list(map(int, row.sums))
-            kinds, (micros, hold_tokens, hold_micros) = sums[: len(KINDS)], sums[len(KINDS) : len(KINDS) + 3]
-            side = sum(kinds[_INPUT])
-            if label[unknown] == "unknown":  # which side the hold was for nobody knows either
-                yield Spent(found, ts_ms, row.calls, hold_tokens, hold_micros, hold_tokens, hold_tokens)
-            else:
-                yield Spent(found, ts_ms, row.calls, sum(kinds), micros, side, sum(kinds) - side)
-
-
-def _labels(db: Tables, day: int) -> dict[int, tuple[str, ...]]:
-    """Refused calls were charged nothing."""
-    select = f"SELECT id, {quoted(SHARED)} FROM labels WHERE outcome <> 'refused' AND seen >= ?"
-    return {row[0]: row[1:] for row in db.execute(select, (day,))}
+        if unknown:  # which side the hold was for nobody knows either
+            yield Spent(found, dated(period), calls, hold_tokens, hold_micros, hold_tokens, hold_tokens)
+        else:
+            yield Spent(found, dated(period), calls, input + output, micros, input, output)

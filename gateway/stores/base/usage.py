@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.errors import LedgerError
 from gateway.core.sheet import LABELS
 from gateway.core.usage import KINDS
-from gateway.stores.base.columns import SHARED, quoted
-from gateway.stores.base.span import FOREVER, Span, Summed, summed
+from gateway.stores.base.span import FOREVER, Source, Span, sources
 from gateway.stores.base.tables import Tables
 
 TIMES = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}
@@ -24,9 +23,17 @@ FIGURES = (
     "held_micros",
 )  # fmt: skip
 _PLACES = {name: place for place, name in enumerate(FIGURES)}
-_FIRST_KIND = _PLACES[KINDS[0]]
-_HELD = _PLACES["held_tokens"]
-_LAST = FOREVER // 24 * 24
+_SUMMED = (*KINDS, "cost_micros", "hold_tokens", "hold_micros")
+_MOST_VALUES = 100  # asked for at once, of one name
+
+
+class _Asked(NamedTuple):
+    """What is asked for: the columns of labels that are grouped by, whether time is, and which calls."""
+
+    columns: tuple[str, ...]
+    timed: bool
+    wanted: Mapping[str, Sequence[str]]
+    tags: Sequence[str] | None  # None: calls are not told apart by tags; empty: by all there are
 
 
 def usage(
@@ -41,95 +48,106 @@ def usage(
     With a group or filter `tag` a call counts under each of its tags, and one without any under "".
     """
     names = [_named(name, GROUPS) for name in by]
-    wanted = {_named(name, (*LABELS, "tag")): set(map(str, values)) for name, values in only.items()}
-    step = 1 if "hour" in names else 24 if {"day", "month"} & set(names) else _LAST
-    span = Span(_hour(since, 0), _hour(until, _LAST), step)
-    totals = _Totals(names, _labels(db, wanted, span.since // 24))
-    tags = wanted.get("tag", {""})
-    if "tag" not in names and "tag" not in wanted:
-        totals.add(summed(db, span))
+    wanted = {_named(name, (*LABELS, "tag")): list(map(str, values)) for name, values in only.items()}
+    if any(not 0 < len(values) <= _MOST_VALUES for values in wanted.values()):
+        raise LedgerError(f"1 to {_MOST_VALUES} values can be asked for at once")
+    timed = bool(TIMES.keys() & set(names))
+    span = Span(_hour(since, 0), _hour(until, FOREVER), 1 if "hour" in names else 24 if timed else FOREVER)
+    chosen = wanted.pop("tag", None)
+    columns = tuple(name for name in names if name in LABELS)
+    found: dict[tuple[Any, ...], list[int]] = {}
+    if chosen is None and "tag" not in names:
+        _add(found, db, span, names, _Asked(columns, timed, wanted, None))
     else:
-        if "" in tags:
-            totals.add(summed(db, span), untagged=True)
-        for tag in sorted(tags - {""}) if "tag" in wanted else [""]:
-            totals.add(summed(db, span, tags=True, tag=tag))
+        tags = sorted(set(chosen or ()) - {""})
+        if chosen is None or "" in chosen:
+            _add(found, db, span, names, _Asked(columns, timed, {**wanted, "tagged": ["0"]}, None))
+        if chosen is None or tags:
+            _add(found, db, span, names, _Asked(columns, timed, wanted, tags))
     return [
-        dict(zip(by, group, strict=True)) | dict(zip(FIGURES, totals.found[group], strict=True))
-        for group in sorted(totals.found)
+        dict(zip(by, group, strict=True)) | dict(zip(FIGURES, found[group], strict=True))
+        for group in sorted(found)
     ]
 
 
-class _Label:
-    """What is asked of one label: its part of the group, and which counts of calls its calls add to."""
-
-    __slots__ = ("counts", "held", "part", "tagged")
-
-    def __init__(self, part: tuple[Any, ...], outcome: str, source: str, tagged: int) -> None:
-        names = ["calls"]
-        names += ["errors"] if outcome in _ERRORS else ["refused"] if outcome == "refused" else []
-        names += [source] if source in _SOURCES else []
-        self.held = outcome == "abandoned"  # nobody knows what they used
-        names += ["abandoned"] if self.held else []
-        self.counts = [_PLACES[name] for name in names]
-        self.part = part
-        self.tagged = bool(tagged)
-
-
-class _Totals:
-    """Figures by group, folded from sums by label and period."""
-
-    def __init__(self, names: Sequence[str], labels: Mapping[int, tuple[Any, ...]]) -> None:
-        places = [LABELS.index(name) for name in names if name in LABELS]
-        outcome, source, tagged = map(SHARED.index, ("outcome", "usage_source", "tagged"))
-        self.found: dict[tuple[Any, ...], list[int]] = {}
-        self._names = names
-        self._bare = len(places) == len(names)  # the label says all of the group
-        self._labels = {
-            id: _Label(tuple([row[place] for place in places]), row[outcome], row[source], row[tagged])
-            for id, row in labels.items()
-        }
-
-    def add(self, rows: Iterable[Summed], untagged: bool = False) -> None:
-        """Add sums; with `untagged` those of calls without tags alone."""
-        found, labels, bare = self.found, self._labels, self._bare
-        for row in rows:
-            label = labels.get(row.label)
-            if label is None or (untagged and label.tagged):
-                continue
-            group = label.part if bare else self._group(label, row)
+def _add(
+    found: dict[tuple[Any, ...], list[int]], db: Tables, span: Span, names: Sequence[str], asked: _Asked
+) -> None:
+    """Fold what the tables have into groups: by outcome and source, the figures tell calls apart."""
+    own = len(asked.columns)
+    for source in sources(db, span, tags=asked.tags is not None):
+        for row in _rows(db, source, asked):
+            labels, (outcome, usage_source, tag, hour, calls), sums = (
+                row[:own],
+                row[own : own + 5],
+                row[own + 5 :],
+            )
+            group = _group(names, labels, tag, int(hour))
             total = found.get(group)
             if total is None:
                 total = found[group] = [0] * len(FIGURES)
-            for place in label.counts:
-                total[place] += row.calls
-            sums = list(map(int, row.sums))
-            kinds = sums[: len(KINDS)]
-            for place, count in enumerate((*kinds, sum(kinds), sums[len(KINDS)]), _FIRST_KIND):
-                total[place] += count
-            if label.held:
-                total[_HELD] += sums[len(KINDS) + 1]
-                total[_HELD + 1] += sums[len(KINDS) + 2]
-
-    def _group(self, label: _Label, row: Summed) -> tuple[Any, ...]:
-        part = iter(label.part)
-        times = _times(row.hour)
-        return tuple(
-            [
-                row.tag if name == "tag" else times[name] if name in TIMES else next(part)
-                for name in self._names
-            ]
-        )
+            _count(total, outcome, usage_source, int(calls), [int(each) for each in sums])
 
 
-def _labels(db: Tables, wanted: Mapping[str, set[str]], since: int) -> dict[int, tuple[Any, ...]]:
-    """Those that calls had since that day and that have the values that are asked for."""
-    where, values = ["seen >= ?"], list[Any]([since])
-    for name, chosen in wanted.items():
-        if name != "tag":
-            where.append(f'CAST("{name}" AS TEXT) IN ({", ".join("?" * len(chosen))})')
-            values += sorted(chosen)
-    select = f"SELECT id, {quoted(SHARED)} FROM labels WHERE {' AND '.join(where)}"
-    return {row[0]: row[1:] for row in db.execute(select, values)}
+def _group(names: Sequence[str], labels: Sequence[Any], tag: str, hour: int) -> tuple[Any, ...]:
+    part = iter(labels)
+    return tuple(
+        [tag if name == "tag" else _times(hour)[name] if name in TIMES else next(part) for name in names]
+    )
+
+
+def _count(total: list[int], outcome: str, source: str, calls: int, sums: list[int]) -> None:
+    total[0] += calls
+    if outcome in _ERRORS:
+        total[_PLACES["errors"]] += calls
+    elif outcome == "refused":
+        total[_PLACES["refused"]] += calls
+    if source in _SOURCES:
+        total[_PLACES[source]] += calls
+    kinds, (cost, hold_tokens, hold_micros) = sums[: len(KINDS)], sums[len(KINDS) :]
+    for place, count in enumerate((*kinds, sum(kinds), cost), _PLACES[KINDS[0]]):
+        total[place] += count
+    if outcome == "abandoned":  # nobody knows what they used
+        total[_PLACES["abandoned"]] += calls
+        total[_PLACES["held_tokens"]] += hold_tokens
+        total[_PLACES["held_micros"]] += hold_micros
+
+
+def _rows(db: Tables, source: Source, asked: _Asked) -> Iterator[Sequence[Any]]:
+    """Columns of labels, outcome, source of usage, tag, first hour of the period, calls, sums.
+
+    Where time is not asked for, sums by label come first: there are far fewer labels than rows.
+    """
+    values: list[Any] = []
+    inner = _inner(source, asked, values)
+    chosen = ["1 = 1"]
+    for name, given in asked.wanted.items():
+        chosen.append(f'CAST(l."{name}" AS TEXT) IN ({", ".join("?" * len(given))})')
+        values += given
+    columns = [*[f'l."{name}"' for name in asked.columns], "l.outcome", "l.usage_source", "x.tag", "x.period"]
+    totals = ", ".join(f"sum(x.{name})" for name in ("calls", *_SUMMED))
+    select = (
+        f"SELECT {', '.join(columns)}, {totals} FROM ({inner}) x JOIN labels l ON l.id = x.label"
+        f" WHERE {' AND '.join(chosen)} GROUP BY {', '.join(columns)}"
+    )
+    yield from db.execute(select, values)
+
+
+def _inner(source: Source, asked: _Asked, values: list[Any]) -> str:
+    """Rows of a source: with time row for row, else by label and tag. Adds what they bind to `values`."""
+    tags = asked.tags is not None
+    where = source.where
+    values += source.values
+    if asked.tags:
+        where += f" AND {source.tag} IN ({', '.join('?' * len(asked.tags))})"
+        values += asked.tags
+    tag = source.tag if tags else "CAST('' AS TEXT)"
+    begin = f"SELECT s.label AS label, {tag} AS tag, {source.period or '0'} AS period, "
+    end = f" FROM {source.rows} WHERE {where}"
+    if asked.timed:
+        return f"{begin}{source.calls} AS calls, {', '.join(f's.{name}' for name in _SUMMED)}{end}"
+    sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _SUMMED)
+    return f"{begin}sum({source.calls}) AS calls, {sums}{end} GROUP BY s.label{f', {tag}' if tags else ''}"
 
 
 @lru_cache(10_000)
