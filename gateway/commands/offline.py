@@ -180,6 +180,11 @@ class _Desk:
         """Write. Raises `Conflict`, `LedgerError`."""
         return self._books.change(change)
 
+    async def found(self, kind: str, name: Callable[[], str]) -> Entity | None:
+        """An entity that is not deleted."""
+        entity = self._books.entity(kind, name())
+        return entity if entity is not None and not entity.deleted else None
+
     async def count(self) -> None:
         """How the buckets stand, from the ledger."""
         if self._there:
