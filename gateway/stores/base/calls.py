@@ -156,8 +156,9 @@ class SqlCalls:
                 rolled = rollups.roll(db, self._replica)
                 more = rolled == rollups.STEP or rollups.sum_days(db, self._replica, today)
             self._behind = max(self._behind - rolled, 0) if more else 0
-            self._today = self._today if more else today
-            return more
+            if more:
+                return True
+            self._today = today
         if self._swept <= now < self._swept + _SWEEP:
             return False
         more = self._sweep(keep, now)
