@@ -91,20 +91,22 @@ class Remote:
 
     def _token(self) -> str:
         given = os.environ.get(VARIABLE, "").strip()
-        if given:
-            if not given.isascii() or not given.isprintable():
-                raise Refused(f"{VARIABLE} must be printable ASCII characters")
-            return given
+        token = given or self._kept()
+        if not token.isascii() or not token.isprintable():
+            source = VARIABLE if given else self._data / FILE
+            raise Refused(f"{source} must hold printable ASCII characters")
+        return token
+
+    def _kept(self) -> str:
+        """What the gateway has put down for commands on this host."""
         file = self._data / FILE
         try:
-            kept = file.read_text("ascii").strip()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not text"
+            return file.read_text("utf-8", "replace").strip()
+        except OSError as error:
             raise Refused(
                 f"the gateway runs, and its admin token is not known here: set {VARIABLE} to the one it was "
-                f"started with, or run this as who can read {file} ({why.lower()})"
+                f"started with, or run this as who can read {file} ({(error.strerror or '').lower()})"
             ) from None
-        return kept
 
     def _twice(
         self, method: str, target: str, data: bytes | None, headers: dict[str, str]
@@ -142,8 +144,8 @@ class Remote:
     def _answer(self, status: int, data: bytes) -> Document:
         try:
             document = json.loads(data)
-            if status < 400:
-                return dict(document)
+            if status < 400 and isinstance(document, dict):
+                return document
             error = document["error"]
             told = Told(str(error["message"]), str(error["code"]), str(error.get("param") or ""))
         except (ValueError, TypeError, KeyError):
