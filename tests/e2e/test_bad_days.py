@@ -111,6 +111,7 @@ class BadDays(RuleBasedStateMachine):
             self.main.spoil(fault, model=f"{kind}-*")
         self.numbers = itertools.count()
         self.tokens = 50_000_000
+        self.kills = 0
         self.whole: set[str] = set()
         self.open: list[Conversation] = []
         self.gateway = Gateway(
@@ -175,6 +176,7 @@ class BadDays(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def kill_a_worker(self, which: int) -> None:
         """SIGKILL."""
+        self.kills += 1
         pids = self.gateway.worker_pids()
         os.kill(pids[which % len(pids)], signal.SIGKILL)
         until("it is replaced", lambda: len(self.gateway.worker_pids()) == 2 and self.gateway.ready())
@@ -247,20 +249,28 @@ class BadDays(RuleBasedStateMachine):
         """All places are free again, and the limits have counted what the ledger has booked."""
         until("no lease is left", lambda: not any(b["leased"] for b in self.buckets("places")), 30)
         until("the books agree", self.agree, 30)
+        until("all places are free", self.places_are_free, 30)
+
+    def places_are_free(self) -> bool:
+        """Whether as many calls as are allowed at once are let in, and not one more."""
         slow = [Conversation(self.gateway.url) for _ in range(CONCURRENT)]
         for talk in slow:
             talk.send(request(self.document("slow", True), KEY))
-            assert talk.until(b"\r\n\r\n").startswith(b"HTTP/1.1 200"), talk.received
-        assert self.gateway.post(self.document("ok", False))[0] == 429
+            talk.until(b"\r\n\r\n")
+        more = self.gateway.post(self.document("ok", False))[0]
         for talk in slow:
             talk.leave()
+        return more == 429 and all(talk.received.startswith(b"HTTP/1.1 200") for talk in slow)
 
     def agree(self) -> bool:
-        """Estimated calls were charged the worker's estimate and are booked by the tokenizer's count."""
+        """To the token, but for calls that were charged a worker's estimate and are booked as counted.
+
+        A call that ends in the last milliseconds before its worker is killed may be counted twice.
+        """
         used = sum(bucket["used"] for bucket in self.buckets("tokens"))
         off = abs(used - self.charged())
         guessed = [row for row in self.gateway.rows() if row["usage_source"] in ("estimated", "counted")]
-        return bool(off <= 150 * len(guessed))
+        return bool(off <= 150 * (len(guessed) + self.kills))
 
     def buckets(self, limit: str) -> list[dict[str, Any]]:
         """How the buckets of a limit stand."""

@@ -18,7 +18,7 @@ from gateway.stores.leases.upstream import Upstream
 
 _MOST_DEAD = 1000  # lost workers remembered, for their late messages
 _SWEEP = 256  # accounts looked at per tick
-_SLACK = 50  # ms by which a record may date a call's end before the end its lease saw
+_SLACK = 5  # ms by which a record may date the end of a call before the report that counts it, by rounding
 
 
 @dataclass(slots=True, frozen=True)
