@@ -21,6 +21,7 @@ class LeasedBucket:
 
     __slots__ = (
         "__weakref__",
+        "active",
         "asked_at",
         "asking_until",
         "base",
@@ -57,6 +58,7 @@ class LeasedBucket:
         self.low = CLEAN  # below this a take looks at the stock
         self.dirty = False  # on the list of those that report
         self.live = False  # among those that are looked after
+        self.active = False  # something was settled since it was last looked after
         self.spent = 0  # settled since the last report (all but requests)
         self.over = 0  # used beyond every lease since the last report
         self.left = rule.burst or rule.amount  # unleased at the authority when it last said so

@@ -140,6 +140,7 @@ class LeaseClient:
             if kind == REQUESTS:
                 continue
             used = amounts[kind]
+            bucket.active = True
             if used <= held:
                 bucket.spent += used
                 bucket.free += held - used

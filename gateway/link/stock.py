@@ -219,7 +219,12 @@ class Stock:
 
     def _sweep(self, now: float) -> None:
         """Give back what nobody has used for a while."""
-        idle = [b for b in self._live.values() if now - b.seen >= IDLE and not b.dirty]
+        idle = []
+        for bucket in self._live.values():
+            if bucket.active:
+                bucket.active, bucket.seen = False, now
+            elif now - bucket.seen >= IDLE and not bucket.dirty:
+                idle.append(bucket)
         units = [self._handed_back(bucket) for bucket in idle if bucket.free]
         for bucket in idle:
             bucket.live = False

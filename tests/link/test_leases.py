@@ -212,7 +212,7 @@ def test_an_idle_lease_goes_back() -> None:
     world = World([BURST], 2)
     world.call(0, (BURST, "a", 1))
     assert world.clients[0].bucket(BURST, "a").free > 0
-    world.wait(1.5 * IDLE + 1.0)
+    world.wait(2 * IDLE + 1.0)
     account = world.authority.account("key.requests", "a")
     assert account is not None and account.leased == 0 and account.used == 1
 

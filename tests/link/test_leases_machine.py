@@ -318,7 +318,7 @@ class LimitsMachine(RuleBasedStateMachine):
         for made in self.made:
             if made.open:
                 self.world.clients[made.worker].settle(made.call.hold, 0, 0)
-        self.world.wait(1.5 * IDLE + 1.0, step=0.5)
+        self.world.wait(2 * IDLE + 1.0, step=0.5)
         for account in self.world.authority._book.all():
             assert (account.leased, account.queue, account.recalls) == (0, type(account.queue)(), {})
         for client in self.world.clients.values():
