@@ -182,7 +182,8 @@ class Sharing:
         pause = self._upstream.pause()
         if pause > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
         if questions := self._authority.questions():
             await self._tried(self._exchange(questions))
 
@@ -250,7 +251,7 @@ class Sharing:
                 return
             figure = rest[0]
             messages = (
-                self._authority.recalled(str(name), float(figure))
+                self._authority.recalled(str(name), str(figure))
                 if what == "recall"
                 else self._authority.opened(str(name), int(figure))
             )

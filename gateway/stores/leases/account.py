@@ -171,13 +171,16 @@ class Account:
 
     def replace(self, rule: LimitRule, raised: int) -> bool:
         """The rule or its raises have changed. Whether what was counted stays: not for another window."""
-        before, self.rule = self.rule, rule
+        before, self.rule, most = self.rule, rule, self.most
         self.amount = rule.amount + raised
         same = _shape(before) == _shape(rule)
         if not same:
             self.window = window_of(rule, self.amount)
         elif self.window:
             self.window.limit = self.amount
+        if self.share is not None:
+            self.share.left += self.most - most
+            self.share.room = max(self.share.room + self.most - most, 1)
         return same
 
     def lacks(self, need: int) -> bool:

@@ -21,12 +21,16 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """One worker's question, asked at `born` (the authority's clock). It holds nothing while it waits."""
+    """One worker's question, asked at `born` (the authority's clock). It holds nothing while it waits.
+
+    `ticket` says whose turn it is among replicas: the lower comes first.
+    """
 
     worker: int
     id: int
     parts: list[Part]
     born: float = 0.0
+    ticket: str = ""
 
     def forget(self, account: Account) -> None:
         """The rule of this account is gone."""

@@ -83,7 +83,7 @@ class Share:
         self.waiting_since = 0.0  # for other replicas; 0.0: not
         self.recalled_at = 0.0  # when they were last asked to hand back
         self.tight_until = 0.0  # others are in want: what becomes free goes back
-        self.rival = 0.0  # since when the other's call waits (the store's time)
+        self.rival = ""  # the ticket of the other's call
         self.spare: Window | None = None  # what may be used beyond the lease, while the store is lost
         self.places = 0  # the same, of calls at once
         self.life = 0  # the outage for which these are

@@ -48,8 +48,8 @@ class SharedAuthority(Authority):
                 self._noticed("limit.reached", account.rule, account.value, taken, account.amount)
         return self._flush()
 
-    def recalled(self, name: str, ticket: float) -> Messages:
-        """Another replica is in want of this bucket since `ticket` (the store's time)."""
+    def recalled(self, name: str, ticket: str) -> Messages:
+        """Another replica is in want of this bucket, with this ticket."""
         account = self._book.find(name)
         if account is not None and account.share is not None:
             self.upstream.recalled(account, ticket)

@@ -14,6 +14,7 @@ from gateway.stores.leases.windows import seed_of
 
 if TYPE_CHECKING:
     from gateway.stores.leases.account import Account
+    from gateway.stores.leases.ask import Ask
 
 REPORT = 0.1  # seconds between reports of what was used
 GATHER = 0.002  # seconds between two batches, in which questions gather
@@ -183,22 +184,28 @@ class Upstream:
             share.lease = min(share.lease, leased)
         elif tight:
             head = account.queue[0] if account.queue else None
-            older = head is not None and head.born + (self._ahead or 0.0) < share.rival
+            older = head is not None and self._ticket(head) < share.rival
             mine = head.need_of(account) if head is not None and older else 0
             share.lease = min(share.lease, leased + mine)
         elif now - share.used_at > IDLE and not account.queue:
             share.lease = min(share.lease, leased)
 
-    def _needs(self, account: Account, share: Share, now: float) -> tuple[int, int, float]:
-        """What the first call lacks, what all that wait lack, and since when the first waits."""
+    def _ticket(self, ask: Ask) -> str:
+        """Since when it waits, by the store's clock; told once, so that all replicas compare the same."""
+        if not ask.ticket:
+            ask.ticket = f"{(ask.born + (self._ahead or 0.0)) * 1e6:020.0f}.{self._boot}"
+        return ask.ticket
+
+    def _needs(self, account: Account, share: Share, now: float) -> tuple[int, int, str]:
+        """What the first call lacks, what all that wait lack, and the first's ticket."""
         if not account.queue:
-            return 0, 0, 0.0
+            return 0, 0, ""
         head, left = account.queue[0], account.left
         need = head.need_of(account) - left
         if self.lost or need <= 0 or need > account.most or share.refuses(need, now):
-            return 0, 0, 0.0
+            return 0, 0, ""
         total = sum(ask.need_of(account) for ask in islice(account.queue, _QUEUED)) - left
-        return need, max(total, need), head.born + (self._ahead or 0.0)
+        return need, max(total, need), self._ticket(head)
 
     # -- what is answered
 
@@ -247,8 +254,8 @@ class Upstream:
 
     # -- what other replicas say
 
-    def recalled(self, account: Account, ticket: float) -> None:
-        """Another replica is in want since `ticket` (the store's time)."""
+    def recalled(self, account: Account, ticket: str) -> None:
+        """Another replica is in want, with this ticket."""
         share = account.share
         if share is not None:
             share.tight_until = self._clock() + TIGHT

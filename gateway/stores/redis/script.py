@@ -11,7 +11,8 @@ from gateway.stores.redis.client import Script
 # `r`, per
 # replica, what it has told: `b` its life, `q` the last question, `u` what it has used in all, `l` its lease,
 # `x` when that ends, `a` when it told, `d` until when it has nothing unused. `o` are leases of replicas'
-# former lives. Times are microseconds of the server.
+# former lives. `n` is the replica in want since ticket `y` (of `m`, told at `z`), `c` until when units are
+# given for what is needed alone. Times are microseconds of the server.
 LEASES = Script("""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -162,8 +163,13 @@ local function one(key, k)
   local room = k.cap - s.u - leased - k.lease
   local granted, short = 0, false
   local rival = s.c and s.c > now and s.n ~= head.id
+  -- Another replica's call that waits for longer goes first.
+  local first = rival and s.y and now - s.z < 150000 and s.y
   if k.need then
-    if room >= k.need then granted = math.min(k.all, room) else short = true end
+    local mine = room
+    if first and first < k.ticket then mine = room - s.m end
+    if mine >= k.need then granted = math.min(k.all, mine) else short = true end
+    if granted > 0 and s.n == head.id then s.y = nil end
   end
   if k.want and not short and not rival and room > granted then
     granted = granted + math.min(k.want, math.floor((room - granted) / (2 * head.replicas)))
@@ -174,7 +180,8 @@ local function one(key, k)
   s.r[head.id] = me
   local wait = 0
   if short then
-    s.c, s.n = now + 1500000, head.id
+    s.c = now + 1500000
+    if not first or k.ticket < first then s.n, s.y, s.m, s.z = head.id, k.ticket, k.need, now end
     if idle > 0 and k.recall then tell('recall', k, k.ticket) end
     wait = retry(s, k, k.need + leased + k.lease)
     if wait < 0 then
@@ -182,7 +189,7 @@ local function one(key, k)
       if wait < 0 then wait = whole(s, k) end
       wait = math.max(wait, 1000000)
     end
-  elseif back > 0 and room > 0 and rival then
+  elseif back > 0 and room > 0 and s.c and s.c > now then
     tell('room', k, room)
   end
   -- What is worth telling: once in a window, by one replica.
