@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -249,3 +250,62 @@ def test_the_running_task_books_what_comes_and_the_rest_at_the_end(house):
 
     asyncio.run(scenario())
     assert house.told == ["c1", "c2"]
+
+
+class Mute(SqliteLedger):
+    """Does what it is told, and its answer is lost: as when a connection breaks at the end of a commit."""
+
+    lost = 0
+
+    def book(self, sheets, offsets):
+        super().book(sheets, offsets)
+        if self.lost:
+            self.lost -= 1
+            raise LedgerError("server closed the connection unexpectedly")
+
+
+def test_a_commit_whose_answer_was_lost_is_neither_repeated_nor_untold(house):
+    async def scenario():
+        ledger = Mute(house.path / "ledger.sqlite")
+        books, writer = house.books(ledger), house.journal("b-0")
+        await books.do(books.open)
+        books.follow("b-0")
+        writer.end(writer.begin(opened(1)), call(1))
+        ledger.lost = 1
+        assert not await books.catch_up()
+        writer.end(writer.begin(opened(2)), call(2))
+        assert await books.catch_up()
+        assert await books.catch_up()
+        slot = writer.begin(opened(3))
+        assert slot >= 0
+        ledger.lost = 1
+        house.die("b-0")
+        books.ended("b-0", nothing)
+        assert not await books.catch_up()
+        assert await books.catch_up()
+        await books.close()
+        writer.close()
+
+    asyncio.run(scenario())
+    assert house.rows() == [("c1", "ok"), ("c2", "ok"), ("c3", "abandoned")]
+    assert sorted(house.told) == ["c1", "c2", "c3"]
+    assert not (house.journals / "b-0").exists()
+
+
+def test_tidying_sums_up_and_lets_go_of_what_is_too_old(house):
+    async def scenario():
+        books, writer = house.books(), house.journal("b-0")
+        await books.do(books.open)
+        books.follow("b-0")
+        for number in range(3):
+            writer.end(writer.begin(opened(number)), call(number))
+        writer.end(writer.begin(opened(9)), call(9, ts=int(time.time() * 1000)))
+        await books.catch_up()
+        await books.tidy()
+        await books.close()
+        writer.close()
+
+    asyncio.run(scenario())
+    assert house.rows() == [("c9", "ok")]
+    with closing(sqlite3.connect(house.path / "ledger.sqlite")) as db:
+        assert db.execute("SELECT sum(calls) FROM hours").fetchone() == (1,)
