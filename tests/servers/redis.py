@@ -106,3 +106,47 @@ def serving(*options: str) -> Iterator[Redis]:
             yield server
         finally:
             server.kill()
+
+
+@contextlib.contextmanager
+def cluster(count: int = 3) -> Iterator[list[Redis]]:
+    """A cluster of so many primaries that share all slots."""
+    with contextlib.ExitStack() as stack:
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+        nodes = [stack.enter_context(serving(*options)) for _ in range(count)]
+        share = -(-16384 // count)
+        for n, node in enumerate(nodes):
+            last = min((n + 1) * share, 16384) - 1
+            assert "OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(n * share), str(last))
+            assert "OK" in node.ask("CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port))
+        deadline = time.monotonic() + 60
+        while not all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in nodes) or not all(
+            node.ask("CLUSTER", "NODES").count("connected") >= count for node in nodes
+        ):
+            assert time.monotonic() < deadline, "the cluster does not form"
+            time.sleep(0.05)
+        yield nodes
+
+
+@contextlib.contextmanager
+def sentinel() -> Iterator[tuple[Redis, Redis, Redis]]:
+    """A primary, its replica, and a Sentinel that calls it `mymaster` and fails over alone."""
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(serving())
+        second = stack.enter_context(serving("--replicaof", f"127.0.0.1 {primary.port}"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-sentinel-"))
+        config = (
+            f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+        watch = Redis(Path(folder), sentinel=config)
+        watch.start()
+        stack.callback(watch.kill)
+        deadline = time.monotonic() + 60
+        while "slave0:" not in primary.ask("INFO", "replication") or f"{second.port}" not in watch.ask(
+            "SENTINEL", "REPLICAS", "mymaster"
+        ):
+            assert time.monotonic() < deadline, "the replica is not found"
+            time.sleep(0.05)
+        yield primary, second, watch

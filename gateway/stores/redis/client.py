@@ -58,9 +58,8 @@ class Store:
         url = self.url
         if url.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in url.hosts]
-            return aioredis.RedisCluster(
-                startup_nodes=nodes, require_full_coverage=False, cluster_error_retry_attempts=1, **options
-            )
+            options["retry"] = Retry(NoBackoff(), 1)  # after the cluster's shape was learnt anew
+            return aioredis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
         if url.kind == "sentinel":
             given = self._sentinel_options()
             self._sentinel = Sentinel(url.hosts, sentinel_kwargs=given, **options)  # type: ignore[no-untyped-call]
