@@ -42,6 +42,11 @@ def masked(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
     return found
 
 
+def marked(text: str) -> bool:
+    """Whether a text has the mark of a secret that was taken out: what `masked` gave was edited."""
+    return _MARK.search(text) is not None
+
+
 def filled(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """Kept texts with their secrets again. Raises `CallerError` (409) where one is not there any more."""
     known = {_fingerprint(literal): literal for literal in _literals(settings)}

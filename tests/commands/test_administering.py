@@ -291,6 +291,17 @@ def test_a_faulty_draft_changes_nothing(own: Place) -> None:
     assert own.path.read_text() == own.first
 
 
+def test_a_text_with_the_mark_of_a_secret_is_no_draft(own: Place) -> None:
+    shown = own.done("config", "show").out
+    assert "***sha256:" in shown
+    file = own.directory / "shown.toml"
+    file.write_text(shown)
+    for action in ("validate", "apply"):
+        said = own("config", action, str(file))
+        assert said.status == 1 and "where a literal secret was taken out" in said.err
+    assert own.path.read_text() == own.first
+
+
 def test_without_an_earlier_text_there_is_no_way_back(own: Place) -> None:
     for words in (("diff",), ("rollback",), ("rollback", "nosuch"), ("show", "nosuch")):
         said = own("config", *words)
@@ -353,6 +364,22 @@ def test_what_can_not_be_done_is_refused_with_a_reason(
     assert (said.status, said.out) == (status, "") and told in said.err
     if "usage:" not in said.err:
         assert place(*words, "--json").json["error"] in said.err
+
+
+@pytest.mark.parametrize(
+    ("group", "actions"),
+    [
+        ("keys", "add list show rotate revoke"),
+        ("tenants", "add list show set remove"),
+        ("limits", "list show raise raises unraise"),
+        ("config", "show validate apply history diff rollback"),
+    ],
+)
+def test_every_action_has_help(offline: Place, group: str, actions: str) -> None:
+    assert offline(group).status == 2
+    for action in actions.split():
+        said = offline(group, action, "--help")
+        assert said.status == 0 and "Exit status: 0 done" in said.out and "--json" in said.out
 
 
 # -- both ways are one

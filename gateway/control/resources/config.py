@@ -51,6 +51,12 @@ def check(toml: str, settings: Settings) -> tuple[list[dict[str, Any]], list[str
 
     No secret is fetched for it, and no command is run.
     """
+    if history.marked(toml):  # filling it in would show the secret to whoever may choose the place
+        raise CallerError(
+            'The text has "***sha256:…***" where a literal secret was taken out: write "env:NAME" or '
+            '"file:PATH" there, or the secret again.',
+            param="toml",
+        )
     _no_new_commands(toml, settings)
     root = Path(settings.path) if settings.path else Path.cwd() / "gateway.toml"
     try:
