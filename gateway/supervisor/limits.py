@@ -20,7 +20,7 @@ from gateway.stores.leases import Authority, SharedAuthority
 from gateway.supervisor import late
 
 if TYPE_CHECKING:  # at run time only where state is shared
-    from gateway.supervisor.sharing import Sharing
+    from gateway.supervisor.sharing import Sharing, Told
 
 log = logging.getLogger("penstock.limits")
 
@@ -185,11 +185,15 @@ def made(
     """The limits of an appliance, over all replicas where the settings name a store that they share."""
     from gateway.supervisor.watch import LimitWatch
 
+    watch = LimitWatch(metrics, tell, settings)
+    sharing = sharing_of(settings, data, replica, watch.shared)
+    return Limits(settings.limits, ledger, in_thread, send, watch, sharing)
+
+
+def sharing_of(settings: Settings, data: Path, replica: str, told: Told) -> Sharing | None:
+    """The connection to the store that replicas share, if the settings name one."""
     if settings.state.shared is None:
-        return Limits(settings.limits, ledger, in_thread, send, LimitWatch(metrics, tell))
-    from gateway.settings.shared import store_url
+        return None
     from gateway.supervisor.sharing import Sharing
 
-    watch = LimitWatch(metrics, tell, store_url(settings.state.shared.reveal()).shown)
-    sharing = Sharing(settings.state, data, replica, watch.shared)
-    return Limits(settings.limits, ledger, in_thread, send, watch, sharing)
+    return Sharing(settings.state, data, replica, told)

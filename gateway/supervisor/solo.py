@@ -34,7 +34,7 @@ from gateway.supervisor.capture import Texts
 from gateway.supervisor.counting import Counting
 from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.jwks import Jwks
-from gateway.supervisor.limits import Limits
+from gateway.supervisor.limits import Limits, sharing_of
 from gateway.supervisor.main import data_dir
 from gateway.supervisor.neighbours import Neighbours
 from gateway.supervisor.replica import replica_id
@@ -91,7 +91,8 @@ class Solo:
             troubled=lambda seconds: None,
         )
         self._books.texts = Texts(self._seal, self._ledger)
-        self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted)
+        sharing = sharing_of(settings, data, replica_id(data), lambda *_: None)
+        self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted, sharing=sharing)
         keeper = Keeper(self._ledger, self._books.do, data, settings.state.keep.audit)
         self._neighbours = Neighbours(settings, self._ledger, self._books.do, self._told, keeper)
         self._directory = self._neighbours.directory
@@ -160,5 +161,6 @@ class Solo:
             self._books.ended(self._source, self._limits.lost(0))
         await self._neighbours.close()
         await self._books.close()
+        await self._limits.close()
         self._journal.close()
         self._calls.close()

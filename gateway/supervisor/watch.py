@@ -9,15 +9,18 @@ from typing import Any
 from gateway.core.limit import LimitRule
 from gateway.core.notice import Notice
 from gateway.observe.metrics import Metrics
+from gateway.settings.schema import Settings
+from gateway.settings.shared import store_url
 
 
 class LimitWatch:
     """Implements `supervisor.limits.Watch` and what `Sharing` tells."""
 
-    def __init__(self, metrics: Metrics, tell: Callable[[Notice], None], where: str = "") -> None:
+    def __init__(self, metrics: Metrics, tell: Callable[[Notice], None], settings: Settings) -> None:
         self._metrics = metrics
         self._tell = tell
-        self._where = where  # the shared store, without credentials
+        shared = settings.state.shared
+        self._where = store_url(shared.reveal()).shown if shared else ""  # without credentials
         self._lost = False
 
     def noticed(self, kind: str, rule: LimitRule, value: str, used: int, amount: int) -> None:

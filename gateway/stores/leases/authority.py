@@ -153,7 +153,7 @@ class Authority(Desk):
         account = self._book.account(f"{rule.id}|{row.value}")
         if account is not None:
             account.take_back(-1, 0, 0, spent_units(rule, row), 0)
-            self._touched[account.name] = account
+            self._used(account)
         return self._flush()
 
     def of_rule(self, rule_id: str) -> list[Account]:
@@ -184,7 +184,12 @@ class Authority(Desk):
         account = self._book.find(f"{orphan.rule.id}|{orphan.value}")
         if account is not None:
             account.adopt(orphan.token, sum(spent_units(orphan.rule, row) for row in rows))
-            self._touched[account.name] = account
+            self._used(account)
+
+    def _used(self, account: Account) -> None:
+        self._touched[account.name] = account
+        if self._upstream is not None:
+            self._upstream.touch(account)
 
     def unloaded(self) -> list[tuple[LimitRule, int]]:
         """New rules whose past use is not known yet, and since when (epoch ms) it counts; see `load`."""
