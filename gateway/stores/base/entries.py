@@ -45,7 +45,7 @@ class Shared:
 
     def __init__(self) -> None:
         self._labels: dict[Row, int] = {}
-        self._tagsets: dict[str, int] = {}
+        self._tagsets: dict[Row, int] = {}
         self._day = 0
         self._fresh: dict[int, Row] = {}
         self._fresh_tags: dict[int, list[str]] = {}
@@ -85,14 +85,17 @@ class Shared:
         return [self._tagset(each) if each else 0 for each in tags] if any(tags) else ()
 
     def _tagset(self, tags: Any) -> int:
-        if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
+        if not isinstance(tags, list | tuple):
+            raise OddFieldError("tags are a list of texts")
+        found = self._tagsets.get(tuple(tags))
+        return found if found is not None else self._new_tagset(tuple(tags))
+
+    def _new_tagset(self, tags: tuple[Any, ...]) -> int:
+        if not all(isinstance(tag, str) for tag in tags):
             raise OddFieldError("tags are a list of texts")
         distinct = sorted(set(tags))
-        name = "\n".join(distinct)
-        found = self._tagsets.get(name)
-        if found is None:
-            found = self._tagsets[name] = number(*distinct) or 1
-            self._fresh_tags[found] = distinct
+        found = self._tagsets[tags] = number(*distinct) or 1
+        self._fresh_tags[found] = distinct
         return found
 
     def write(self, db: Tables) -> None:

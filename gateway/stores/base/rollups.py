@@ -15,26 +15,29 @@ _COMING = 4 * STEP  # sums by hour that may come together before the day is over
 _TOTALS = ", ".join(f"sum({name})" for name in SUMS)
 _NAMES = ", ".join(SUMS)
 _ENTRIES = "FROM entries e{tags} WHERE e.replica = ? AND e.n > ? AND e.n <= ?"
+# The number is no value that is bound: what is the same in all rows needs no sorting.
 _ROLL = (
     f"INSERT INTO hours (replica, hour, label, calls, {_NAMES})"
-    f" SELECT e.replica, e.ts / 3600000, e.label, count(*), {_TOTALS} {_ENTRIES.format(tags='')}"
-    " GROUP BY 1, 2, 3"
+    f" SELECT {{replica:d}}, e.ts / 3600000, e.label, count(*), {_TOTALS} {_ENTRIES.format(tags='')}"
+    " GROUP BY e.label, e.ts / 3600000"
 )
 # A call counts under each of its tags.
 _ROLL_TAGS = (
     f"INSERT INTO tag_hours (replica, hour, tag, label, calls, {_NAMES})"
-    f" SELECT e.replica, e.ts / 3600000, t.tag, e.label, count(*), {_TOTALS}"
-    f" {_ENTRIES.format(tags=' JOIN tagged t ON t.tagset = e.tagset')} AND e.tagset <> 0 GROUP BY 1, 2, 3, 4"
+    f" SELECT {{replica:d}}, e.ts / 3600000, t.tag, e.label, count(*), {_TOTALS}"
+    f" {_ENTRIES.format(tags=' JOIN tagged t ON t.tagset = e.tagset')} AND e.tagset <> 0"
+    " GROUP BY e.label, e.ts / 3600000, t.tag"
 )
 _HOURS = "WHERE replica = ? AND n > ? AND n <= ?"
 _SUM = (
     f"INSERT INTO days (replica, day, label, calls, {_NAMES})"
-    f" SELECT replica, hour / 24, label, sum(calls), {_TOTALS} FROM hours {_HOURS} GROUP BY 1, 2, 3"
+    f" SELECT {{replica:d}}, hour / 24, label, sum(calls), {_TOTALS} FROM hours {_HOURS}"
+    " GROUP BY label, hour / 24"
 )
 _SUM_TAGS = (
     f"INSERT INTO tag_days (replica, day, tag, label, calls, {_NAMES})"
-    f" SELECT replica, hour / 24, tag, label, sum(calls), {_TOTALS} FROM tag_hours"
-    f" {_HOURS} GROUP BY 1, 2, 3, 4"
+    f" SELECT {{replica:d}}, hour / 24, tag, label, sum(calls), {_TOTALS} FROM tag_hours {_HOURS}"
+    " GROUP BY label, hour / 24, tag"
 )
 
 
@@ -56,8 +59,8 @@ def roll(db: Tables, replica: int) -> int:
     (rolled,) = db.execute("SELECT rolled FROM replicas WHERE n = ?", (replica,)).fetchone()
     upto, count = _next(db, "entries", replica, rolled, STEP)
     if count:
-        db.execute(_ROLL, (replica, rolled, upto))
-        db.execute(_ROLL_TAGS, (replica, rolled, upto))
+        db.execute(_ROLL.format(replica=replica), (replica, rolled, upto))
+        db.execute(_ROLL_TAGS.format(replica=replica), (replica, rolled, upto))
         db.execute("UPDATE replicas SET rolled = ? WHERE n = ?", (upto, replica))
     return count
 
@@ -74,8 +77,8 @@ def sum_days(db: Tables, replica: int, today: int) -> bool:
     more = _COMING in (count, tags_count)
     if not more and today <= day:
         return False
-    db.execute(_SUM, (replica, summed, upto))
-    db.execute(_SUM_TAGS, (replica, tags_summed, tags_upto))
+    db.execute(_SUM.format(replica=replica), (replica, summed, upto))
+    db.execute(_SUM_TAGS.format(replica=replica), (replica, tags_summed, tags_upto))
     db.execute(
         "UPDATE replicas SET summed = ?, tags_summed = ?, day = ? WHERE n = ?",
         (upto, tags_upto, day if more else today, replica),

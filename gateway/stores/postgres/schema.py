@@ -51,8 +51,8 @@ def _there(session: Session) -> bool:
 
 
 def _version(session: Session) -> int:
-    """0 where there is nothing yet."""
-    (table,) = session.execute(f"SELECT to_regclass('{SCHEMA}.version')::text").fetchone()
-    if table is None:
+    """0 where there is nothing yet. The catalog is asked, as names that were missed once are remembered."""
+    table = "SELECT 1 FROM pg_tables WHERE schemaname = ? AND tablename = 'version'"
+    if session.execute(table, (SCHEMA,)).fetchone() is None:
         return 0
     return int(session.execute(f"SELECT version FROM {SCHEMA}.version").fetchone()[0])
