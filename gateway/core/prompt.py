@@ -16,6 +16,16 @@ _FRAME = 16  # tokens that are in no text: roles, and what begins an answer
 _PER_MESSAGE = 4
 _SAMPLE = 4096  # bytes at the beginning, in the middle and at the end of a long body
 
+# Of a small body its envelope is the most: with these members alone, only the text of its messages counts.
+_SMALL = 2048
+_PLAIN = frozenset(
+    (
+        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature",
+        "top_p", "n", "seed", "stop", "user", "presence_penalty", "frequency_penalty", "logprobs",
+        "top_logprobs", "parallel_tool_calls", "service_tier", "store",
+    )
+)  # fmt: skip
+
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
 _DIGITS = b"0123456789"
 _HIGH = bytes(range(128, 256))
@@ -65,8 +75,18 @@ def measure(data: bytes, document: dict[str, Any], model: str = "") -> Prompt:
             if type(each) is not dict or type(each.get("content")) is not str:
                 break
         else:
-            return Prompt(len(data), len(messages))
+            size = len(data)
+            if size < _SMALL and _PLAIN.issuperset(document):
+                size = min(size, sum([_bytes(each) for each in messages]))
+            return Prompt(size, len(messages))
     return _attached(data, messages, model)
+
+
+def _bytes(message: dict[str, Any]) -> int:
+    """The text of a message whose content is text; whatever else it has counts too."""
+    text: str = message["content"]
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return size if len(message) == 2 else size + len(str(message)) - len(repr(text))
 
 
 def _attached(data: bytes, messages: list[Any], model: str) -> Prompt:

@@ -90,3 +90,12 @@ def test_a_file_counts_by_its_length() -> None:
 )  # fmt: skip
 def test_odd_documents_are_measured_all_the_same(document: dict[str, Any]) -> None:
     assert measure(json.dumps(document).encode(), document).most > 0
+
+
+def test_of_a_small_body_only_the_text_counts_and_with_tools_all_of_it() -> None:
+    plain = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi ü"}], "max_tokens": 12}
+    tools = {**plain, "tools": [{"type": "function", "function": {"name": "look"}}]}
+    named = {**plain, "messages": [{"role": "user", "content": "hi", "name": "x" * 90}]}
+    assert measure(json.dumps(plain, ensure_ascii=False).encode(), plain).size == 5
+    assert measure(json.dumps(tools).encode(), tools).size == len(json.dumps(tools))
+    assert measure(json.dumps(named).encode(), named).size > 90
