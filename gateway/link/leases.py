@@ -233,8 +233,8 @@ class LeaseClient:
         for bucket, amount in charges:
             if bucket.free >= amount:
                 continue
-            if not bucket.refuses(amount, now):
-                unknown = True
+            if not bucket.refuses(amount, now) or (self.degraded and bucket.rule.on_store_loss == "open"):
+                unknown = True  # never refused, or not any more
             elif self.degraded and bucket.rule.on_store_loss == "closed" and not bucket.shadow:
                 raise unavailable(bucket.rule)
             elif not bucket.shadow:
