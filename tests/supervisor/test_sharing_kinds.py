@@ -1,4 +1,4 @@
-"""Limits are shared through every kind of store: a cluster, behind Sentinel, with TLS and a user of its own."""
+"""Limits are shared through every kind of store: a cluster, behind Sentinel, with TLS and a user."""
 
 from __future__ import annotations
 
