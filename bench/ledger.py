@@ -1,6 +1,6 @@
 """The ledger with a million rows: how quickly they are booked, and how long `penstock usage` takes.
 
-    python -m bench.ledger [--rows 1000000] [--keys 1000] [--postgres]
+    python -m bench.ledger [--rows 1000000] [--keys 1000] [--models 2] [--postgres]
 
 Rows are made as lines of a journal, spread over a month, and booked in batches as the supervisor does; then
 the command is run as a user runs it, a process of its own each time. `--postgres` starts a server too.
@@ -39,7 +39,7 @@ _MODELS = (
     "mistral",
 )
 _DAY = 86_400_000
-_FIRST = 1_793_491_200_000  # 2026-11-01T00:00:00Z in ms
+_FIRST = 1_790_812_800_000  # 2026-10-01T00:00:00Z in ms
 _TARGET = 2.0  # seconds
 _ASKED = (
     "--by key",
@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=1000)
+    parser.add_argument("--models", type=int, default=2, help="that one key uses")
     parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server too")
     args = parser.parse_args()
     with ExitStack() as stack:
@@ -68,8 +69,8 @@ def main() -> None:
             (folder / "data").mkdir()
             ledger = PostgresLedger(url, "bench") if url else SqliteLedger(folder / "data" / "ledger.sqlite")
             ledger.open()
-            print(f"\n{name}: {args.rows:,} rows, {args.keys:,} keys")
-            _book(ledger, args.rows, args.keys)
+            print(f"\n{name}: {args.rows:,} rows, {args.keys:,} keys, {args.models} models each")
+            _book(ledger, args.rows, args.keys, args.models)
             _restore(ledger)
             ledger.close()
             _ask(folder)
@@ -81,12 +82,13 @@ def _server(stack: ExitStack) -> str:
     return stack.enter_context(serving()).url
 
 
-def _lines(rows: int, keys: int) -> Iterator[bytes]:
+def _lines(rows: int, keys: int, models: int) -> Iterator[bytes]:
     """Lines as workers write them: what calls have in common first."""
     choose = random.Random(7)
     heads = {}
     for n in range(rows):
-        key, model = choose.randrange(keys), choose.choice(_MODELS)
+        key = choose.randrange(keys)
+        model = _MODELS[(key + choose.randrange(models)) % len(_MODELS)]
         head = heads.get((key, model))
         if head is None:
             head = heads[key, model] = dumps(_common(key, model))[:-1] + b","
@@ -107,8 +109,8 @@ def _common(key: int, model: str) -> dict[str, Any]:
     return {**what, **how, **who, "outcome": "ok", "code": "", "usage_source": "provider", "tries": 1}
 
 
-def _book(ledger: SqliteLedger | PostgresLedger, rows: int, keys: int) -> None:
-    lines = list(_lines(rows, keys))
+def _book(ledger: SqliteLedger | PostgresLedger, rows: int, keys: int, models: int) -> None:
+    lines = list(_lines(rows, keys, models))
     slowest = 0.0
     began = time.perf_counter()
     for offset in range(0, rows, _BATCH):
@@ -144,7 +146,7 @@ def _timed(work: Callable[[], Any]) -> str:
 def _ask(folder: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for words in _ASKED:
-        command = [sys.executable, "-m", "gateway", "usage", "--month", "2026-11", *words.split()]
+        command = [sys.executable, "-m", "gateway", "usage", "--month", "2026-10", *words.split()]
         times = []
         for _ in range(3):
             began = time.perf_counter()

@@ -94,7 +94,8 @@ class SqlCalls:
             behind = self._behind + self._insert(db, sheets)
             self._refused(db, sheets)
             if behind >= rollups.STEP:
-                behind -= sum(rollups.roll(db, self._replica) for _ in range(_STEPS))
+                for _ in range(1 if behind < 2 * rollups.STEP else _STEPS):
+                    behind -= rollups.roll(db, self._replica)
                 rollups.sum_days(db, self._replica, 0)
         self._behind = max(behind, 0)
 

@@ -40,12 +40,20 @@ def _shared(name: str) -> str:
     return f'"{name}" {"INTEGER" if name in NUMBERS else "TEXT"} NOT NULL'
 
 
-def _summed(table: str, period: str, tag: str = "") -> str:
-    sums = ", ".join(f"{name} {{big}} NOT NULL" for name in SUMS)
-    return (
-        f"CREATE TABLE {table} (n {{serial}}, replica INTEGER NOT NULL, {period} {{big}} NOT NULL,"
-        f" {tag}label {{big}} NOT NULL, calls {{big}} NOT NULL, {sums})"
-    )
+_SUMMED = "replica INTEGER NOT NULL, label {big} NOT NULL, calls {big} NOT NULL, "
+_SUMMED += ", ".join(f"{name} {{big}} NOT NULL" for name in SUMS)
+_TAG = "tag TEXT NOT NULL, "
+
+
+def _hours(table: str, tag: str = "") -> str:
+    return f"CREATE TABLE {table} (n {{serial}}, hour {{big}} NOT NULL, {tag}{_SUMMED})"
+
+
+def _days(table: str, tag: str = "") -> str:
+    """By label, so that sums by label over many days need no sorting. `n` is the last of the hours in it."""
+    key = f"label, day, {'tag, ' if tag else ''}replica, n"
+    columns = f"n {{big}} NOT NULL, day INTEGER NOT NULL, {tag}{_SUMMED}"
+    return f"CREATE TABLE {table} ({columns}, PRIMARY KEY ({key})) {{clustered}}"
 
 
 # `seen` is the day (since 1970) on which a call last had it, so that it can go when nothing refers to it.
@@ -61,10 +69,10 @@ TABLES = (
     """CREATE TABLE offsets (
         replica INTEGER NOT NULL, source TEXT NOT NULL, "offset" {big} NOT NULL, PRIMARY KEY (replica, source)
     )""",
-    _summed("hours", "hour"),
-    _summed("days", "day"),
-    _summed("tag_hours", "hour", "tag TEXT NOT NULL, "),
-    _summed("tag_days", "day", "tag TEXT NOT NULL, "),
+    _hours("hours"),
+    _days("days"),
+    _hours("tag_hours", _TAG),
+    _days("tag_days", _TAG),
     "CREATE INDEX hours_hour ON hours (hour)",
     "CREATE INDEX days_day ON days (day)",
     "CREATE INDEX tag_hours_hour ON tag_hours (hour)",
@@ -80,6 +88,9 @@ VIEW = f"""CREATE VIEW calls AS SELECT
     FROM entries e JOIN labels ON labels.id = e.label JOIN replicas r ON r.n = e.replica"""
 
 
-def tables(big: str, serial: str) -> list[str]:
-    """The statements, with a database's own names of a 64-bit integer and of a number it gives itself."""
-    return [statement.format(big=big, serial=serial) for statement in TABLES]
+def tables(big: str, serial: str, clustered: str) -> list[str]:
+    """The statements, with a database's own words for a 64-bit integer and a number that it gives itself.
+
+    `clustered` makes a table stand in the order of its key, where a database has that.
+    """
+    return [statement.format(big=big, serial=serial, clustered=clustered) for statement in TABLES]

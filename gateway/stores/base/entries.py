@@ -10,7 +10,6 @@ from typing import Any
 from gateway.core.codec import dumps
 from gateway.core.sheet import LABELS, Sheet
 from gateway.stores.base.columns import DAY_MS, JSON, MOST, NUMBERS, OWN, SHARED, SUMS, TEXTS, quoted
-from gateway.stores.base.tables import Tables
 
 _EMPTY: dict[str, Any] = {name: 0 if name in NUMBERS else "" for name in SHARED}
 _EMPTY |= {name: "" if name in TEXTS else 0 for name in OWN}
@@ -98,15 +97,23 @@ class Shared:
         self._fresh_tags[found] = distinct
         return found
 
-    def write(self, db: Tables) -> None:
-        """Insert what is new, in one order everywhere, so that no two writers wait for each other."""
-        for id in sorted(self._fresh):
-            db.execute(_NEW_LABEL, (id, self._day, *map(_number_or_text, SHARED, self._fresh[id])))
-        for tagset in sorted(self._fresh_tags):
-            for tag in self._fresh_tags[tagset]:
-                db.execute(_NEW_TAG, (tagset, tag, self._day))
+    def write(self, many: Callable[[str, list[Row]], object]) -> None:
+        """Insert what is new, in one order everywhere, so that no two writers wait for each other.
+
+        `many` runs a statement (with `?` for each value) for each of some rows.
+        """
+        if self._fresh:
+            labels = [(id, self._day, *_plainly(self._fresh[id])) for id in sorted(self._fresh)]
+            many(_NEW_LABEL, labels)
+        if self._fresh_tags:
+            sets = sorted(self._fresh_tags.items())
+            many(_NEW_TAG, [(tagset, tag, self._day) for tagset, tags in sets for tag in tags])
         self._fresh.clear()
         self._fresh_tags.clear()
+
+
+def _plainly(labels: Row) -> Row:
+    return tuple(map(_number_or_text, SHARED, labels))
 
 
 def _number_or_text(name: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ from gateway.stores.base.columns import SUMS
 from gateway.stores.base.tables import Tables
 
 STEP = 20_000  # rows summed at once: some 0.1 s
-_COMING = 4 * STEP  # sums by hour that may come together before the day is over
+_COMING = 2 * STEP  # sums by hour that may come together before the day is over
 
 _TOTALS = ", ".join(f"sum({name})" for name in SUMS)
 _NAMES = ", ".join(SUMS)
@@ -30,13 +30,13 @@ _ROLL_TAGS = (
 )
 _HOURS = "WHERE replica = ? AND n > ? AND n <= ?"
 _SUM = (
-    f"INSERT INTO days (replica, day, label, calls, {_NAMES})"
-    f" SELECT {{replica:d}}, hour / 24, label, sum(calls), {_TOTALS} FROM hours {_HOURS}"
+    f"INSERT INTO days (replica, n, day, label, calls, {_NAMES})"
+    f" SELECT {{replica:d}}, {{upto:d}}, hour / 24, label, sum(calls), {_TOTALS} FROM hours {_HOURS}"
     " GROUP BY label, hour / 24"
 )
 _SUM_TAGS = (
-    f"INSERT INTO tag_days (replica, day, tag, label, calls, {_NAMES})"
-    f" SELECT {{replica:d}}, hour / 24, tag, label, sum(calls), {_TOTALS} FROM tag_hours {_HOURS}"
+    f"INSERT INTO tag_days (replica, n, day, tag, label, calls, {_NAMES})"
+    f" SELECT {{replica:d}}, {{upto:d}}, hour / 24, tag, label, sum(calls), {_TOTALS} FROM tag_hours {_HOURS}"
     " GROUP BY label, hour / 24, tag"
 )
 
@@ -77,8 +77,8 @@ def sum_days(db: Tables, replica: int, today: int) -> bool:
     more = _COMING in (count, tags_count)
     if not more and today <= day:
         return False
-    db.execute(_SUM.format(replica=replica), (replica, summed, upto))
-    db.execute(_SUM_TAGS.format(replica=replica), (replica, tags_summed, tags_upto))
+    db.execute(_SUM.format(replica=replica, upto=upto), (replica, summed, upto))
+    db.execute(_SUM_TAGS.format(replica=replica, upto=tags_upto), (replica, tags_summed, tags_upto))
     db.execute(
         "UPDATE replicas SET summed = ?, tags_summed = ?, day = ? WHERE n = ?",
         (upto, tags_upto, day if more else today, replica),
@@ -102,24 +102,29 @@ _MARGIN = (
 
 
 def drop_hours(db: Tables, before: int) -> bool:
-    """Remove sums of hours before that one that are in days; whether there may be more."""
-    gone = _drop(db, "hours", "s.hour < ? AND s.n <= r.summed", before)
-    return _drop(db, "tag_hours", "s.hour < ? AND s.n <= r.tags_summed", before) or gone
+    """Remove sums of hours before that one that are in days; whether there may be more.
+
+    The newest rows stay: numbers go on from them.
+    """
+    gone = False
+    for table, summed in (("hours", "summed"), ("tag_hours", "tags_summed")):
+        rows = (
+            f"SELECT s.n FROM {table} s JOIN replicas r ON r.n = s.replica WHERE s.hour < ?"
+            f" AND s.n <= r.{summed} AND s.n < (SELECT max(n) FROM {table}) LIMIT {_DROPPED}"
+        )
+        deleted = db.execute(f"DELETE FROM {table} WHERE n IN ({rows})", (before,)).rowcount
+        gone = deleted >= _DROPPED or gone
+    return gone
 
 
 def drop_days(db: Tables, before: int) -> bool:
-    """Remove sums of days before that one; whether there may be more."""
-    gone = _drop(db, "days", "s.day < ?", before)
-    return _drop(db, "tag_days", "s.day < ?", before) or gone
-
-
-def _drop(db: Tables, table: str, where: str, before: int) -> bool:
-    """The newest rows stay: numbers go on from them."""
-    rows = (
-        f"SELECT s.n FROM {table} s JOIN replicas r ON r.n = s.replica WHERE {where}"
-        f" AND s.n < (SELECT max(n) FROM {table}) LIMIT {_DROPPED}"
-    )
-    return db.execute(f"DELETE FROM {table} WHERE n IN ({rows})", (before,)).rowcount >= _DROPPED
+    """Remove sums of the oldest day, if it is before that one; whether there may be more."""
+    gone = 0
+    for table in ("days", "tag_days"):
+        (oldest,) = db.execute(f"SELECT min(day) FROM {table}").fetchone()
+        if oldest is not None and oldest < before:
+            gone += db.execute(f"DELETE FROM {table} WHERE day = ?", (oldest,)).rowcount
+    return gone > 0
 
 
 def drop_labels(db: Tables, before: int) -> None:

@@ -6,13 +6,14 @@ to be done in one transaction, so that it sees one moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gateway.stores.base.columns import HOUR_MS
 from gateway.stores.base.tables import Tables
 
 FOREVER = (1 << 40) // 24 * 24  # hours
+_TAGGED = "tagged entries"
 
 
 class Span(NamedTuple):
@@ -31,11 +32,13 @@ class Span(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Rows of a table, called `s`: `calls` in each, the `hour` they are of and the first of its `period`.
+    """Rows of a `table` with their labels, `s` and `l`: the expressions for what is in each.
 
-    With tags, `tag` is the expression for one, and a call stands there once for each of its tags.
+    `calls` is how many it has, `hour` which one it is of, `period` the first of its period ("": all are in
+    one). With tags, `tag` is its tag, and a call stands there once for each of its tags.
     """
 
+    table: str
     rows: str
     calls: str
     hour: str
@@ -69,26 +72,66 @@ def sources(db: Tables, span: Span, replica: int | None = None, tags: bool = Fal
         yield _source(hours, "s.calls", "s.hour", span, where, (each.n, each.summed, span.since, span.until))
         where = "s.replica = ? AND s.n > ? AND +s.ts >= ? AND +s.ts < ?"
         limits = (span.since * HOUR_MS, span.until * HOUR_MS)
-        yield _source(_entries(tags), "1", f"s.ts / {HOUR_MS}", span, where, (each.n, each.rolled, *limits))
+        yield _source(
+            _TAGGED if tags else "entries",
+            "1",
+            f"s.ts / {HOUR_MS}",
+            span,
+            where,
+            (each.n, each.rolled, *limits),
+        )
 
 
-def _source(rows: str, calls: str, hour: str, span: Span, where: str, values: tuple[int, ...]) -> Source:
+def _source(table: str, calls: str, hour: str, span: Span, where: str, values: tuple[int, ...]) -> Source:
     period = f"{hour} / {span.step} * {span.step}" if span.step < FOREVER else ""
-    return Source(rows + " s" if " " not in rows else rows, calls, hour, period, _tag(rows), where, values)
+    return Source(
+        table, _joined(table), calls, hour, period, _tag(table), f"l.id = s.label AND {where}", values
+    )
 
 
-def _entries(tags: bool) -> str:
-    return "entries s JOIN tagged t ON t.tagset = s.tagset" if tags else "entries"
+def _joined(table: str) -> str:
+    """Days are found label by label, the others by their numbers: some databases join as it is written."""
+    if table.endswith("days"):
+        return f"labels l CROSS JOIN {table} s"
+    if table == _TAGGED:
+        return "entries s JOIN tagged t ON t.tagset = s.tagset CROSS JOIN labels l"
+    return f"{table} s CROSS JOIN labels l"
 
 
-def _tag(rows: str) -> str:
-    return "t.tag" if " " in rows else "s.tag" if rows.startswith("tag_") else ""
+def _tag(table: str) -> str:
+    return "t.tag" if table == _TAGGED else "s.tag" if table.startswith("tag_") else ""
 
 
 def single(where: str, values: tuple[int, ...], slice_: str, tags: bool) -> Source:
     """Single calls by a slice of time of one's own; "" is none."""
-    rows = _entries(tags)
-    return Source(rows if tags else "entries s", "1", slice_, slice_, _tag(rows), where, values)
+    table = _TAGGED if tags else "entries"
+    where = f"l.id = s.label AND {where}"
+    return Source(table, _joined(table), "1", slice_, slice_, _tag(table), where, values)
+
+
+def totals(source: Source, columns: Sequence[str], sums: Sequence[str], where: str = "1 = 1") -> str:
+    """The statement that sums up a source: columns of labels, tag, period (0: none), calls, sums.
+
+    Without periods sums by label come first: there are fewer labels than rows, and days stand by label.
+    """
+    tag, period = source.tag or "CAST('' AS TEXT)", source.period or "0"
+    groups = [*columns, tag, period]
+    added = [source.calls, *sums]
+    by = ", ".join(str(place + 1) for place in range(len(groups)))
+    rows = f" FROM {source.rows} WHERE {source.where} AND {where}"
+    if source.period:
+        return f"SELECT {', '.join((*groups, *_sums(added)))}{rows} GROUP BY {by}"
+    names = [f"c{place}" for place in range(len(groups))]
+    summed = [f"s{place}" for place in range(len(added))]
+    inner = [
+        f"{each} AS {name}" for each, name in zip((*groups, *_sums(added)), (*names, *summed), strict=True)
+    ]
+    labels = f"SELECT {', '.join(inner)}{rows} GROUP BY l.id{f', {tag}' if source.tag else ''}"
+    return f"SELECT {', '.join((*names, *_sums(summed)))} FROM ({labels}) x GROUP BY {by}"
+
+
+def _sums(added: Sequence[str]) -> list[str]:
+    return [f"sum({each})" for each in added]
 
 
 def _replicas(db: Tables, replica: int | None, tags: bool) -> list[_Replica]:

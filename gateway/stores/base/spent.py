@@ -7,15 +7,13 @@ from typing import Any
 
 from gateway.core.limit import LimitRule, Spent, scope_values
 from gateway.stores.base.columns import HOUR_MS
-from gateway.stores.base.span import FOREVER, Source, Span, single, sources
+from gateway.stores.base.span import FOREVER, Source, Span, single, sources, totals
 from gateway.stores.base.tables import Tables
 
-_INPUT = "s.input + s.cached_input + s.cache_write + s.audio_input"
-_OUTPUT = "s.output + s.reasoning + s.audio_output"
-_SUMMED = {
-    "input": _INPUT, "output": _OUTPUT, "cost_micros": "s.cost_micros", "hold_tokens": "s.hold_tokens",
-    "hold_micros": "s.hold_micros",
-}  # fmt: skip
+_SUMMED = (
+    "s.input + s.cached_input + s.cache_write + s.audio_input", "s.output + s.reasoning + s.audio_output",
+    "s.cost_micros", "s.hold_tokens", "s.hold_micros",
+)  # fmt: skip
 _SLICES = 60  # of a rolling window, as the authority counts it
 _LONG = 30 * 24  # hours: from there on windows slide by whole days
 
@@ -51,7 +49,7 @@ def _sources(
             edge = single(f"s.ts >= ? AND s.ts < ?{of}", (since_ms, first * HOUR_MS), "", tags)
             yield edge, lambda hour: since_ms
         for source in sources(db, Span(first, FOREVER), replica, tags):
-            if "days" in source.rows or first * HOUR_MS > since_ms:
+            if source.table.endswith("days") or first * HOUR_MS > since_ms:
                 yield source, lambda hour: since_ms
             else:
                 yield source._replace(period=source.hour), lambda hour: (hour + 1) * HOUR_MS - 1
@@ -79,23 +77,16 @@ def _ended(
 
 
 def _rows(db: Tables, source: Source, rule: LimitRule) -> Iterable[Any]:
-    """The scopes' columns, tag, source of usage, period, calls, sums. Refused calls were charged nothing."""
-    scopes = [f'l."{scope}"' for scope in rule.scope if scope not in ("global", "tag")]
-    groups = [*scopes, source.tag or "CAST('' AS TEXT)", "l.usage_source", source.period or "0"]
-    sums = ", ".join(f"sum({each})" for each in _SUMMED.values())
-    # Columns by number: what is grouped by may be no column.
-    by = ", ".join(str(place + 1) for place in range(len(groups)))
-    select = (
-        f"SELECT {', '.join(groups)}, sum({source.calls}), {sums} FROM {source.rows}"
-        f" JOIN labels l ON l.id = s.label WHERE l.outcome <> 'refused' AND {source.where} GROUP BY {by}"
-    )
-    return db.execute(select, source.values).fetchall()
+    """The scopes' columns, source of usage, tag, period, calls, sums. Refused calls were charged nothing."""
+    columns = [f'l."{scope}"' for scope in rule.scope if scope not in ("global", "tag")]
+    statement = totals(source, [*columns, "l.usage_source"], _SUMMED, "l.outcome <> 'refused'")
+    return db.execute(statement, source.values).fetchall()
 
 
 def _charged(rule: LimitRule, row: Any, dated: Date, value: str | None) -> Iterator[Spent]:
     scopes = [scope for scope in rule.scope if scope not in ("global", "tag")]
     values, rest = dict(zip(scopes, row, strict=False)), row[len(scopes) :]
-    tag, unknown, period = rest[0], rest[1] == "unknown", int(rest[2])
+    unknown, tag, period = rest[0] == "unknown", rest[1], int(rest[2])
     calls, input, output, micros, hold_tokens, hold_micros = map(int, rest[3:])
     for found in scope_values(rule, values, (tag,)):
         if value not in (None, found):

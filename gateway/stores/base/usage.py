@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gateway.core.errors import LedgerError
 from gateway.core.sheet import LABELS
 from gateway.core.usage import KINDS
-from gateway.stores.base.span import FOREVER, Source, Span, sources
+from gateway.stores.base.span import FOREVER, Source, Span, sources, totals
 from gateway.stores.base.tables import Tables
 
 TIMES = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}
@@ -23,15 +23,15 @@ FIGURES = (
     "held_micros",
 )  # fmt: skip
 _PLACES = {name: place for place, name in enumerate(FIGURES)}
-_SUMMED = (*KINDS, "cost_micros", "hold_tokens", "hold_micros")
+_SUMMED = [f"s.{name}" for name in (*KINDS, "cost_micros", "hold_tokens", "hold_micros")]
+_LARGEST_DAY = (1 << 31) - 1
 _MOST_VALUES = 100  # asked for at once, of one name
 
 
 class _Asked(NamedTuple):
-    """What is asked for: the columns of labels that are grouped by, whether time is, and which calls."""
+    """What is asked for: the columns of labels that are grouped by, and which calls."""
 
     columns: tuple[str, ...]
-    timed: bool
     wanted: Mapping[str, Sequence[str]]
     tags: Sequence[str] | None  # None: calls are not told apart by tags; empty: by all there are
 
@@ -57,13 +57,13 @@ def usage(
     columns = tuple(name for name in names if name in LABELS)
     found: dict[tuple[Any, ...], list[int]] = {}
     if chosen is None and "tag" not in names:
-        _add(found, db, span, names, _Asked(columns, timed, wanted, None))
+        _add(found, db, span, names, _Asked(columns, wanted, None))
     else:
         tags = sorted(set(chosen or ()) - {""})
         if chosen is None or "" in chosen:
-            _add(found, db, span, names, _Asked(columns, timed, {**wanted, "tagged": ["0"]}, None))
+            _add(found, db, span, names, _Asked(columns, {**wanted, "tagged": ["0"]}, None))
         if chosen is None or tags:
-            _add(found, db, span, names, _Asked(columns, timed, wanted, tags))
+            _add(found, db, span, names, _Asked(columns, wanted, tags))
     return [
         dict(zip(by, group, strict=True)) | dict(zip(FIGURES, found[group], strict=True))
         for group in sorted(found)
@@ -76,7 +76,7 @@ def _add(
     """Fold what the tables have into groups: by outcome and source, the figures tell calls apart."""
     own = len(asked.columns)
     for source in sources(db, span, tags=asked.tags is not None):
-        for row in _rows(db, source, asked):
+        for row in _rows(db, span, source, asked):
             labels, (outcome, usage_source, tag, hour, calls), sums = (
                 row[:own],
                 row[own : own + 5],
@@ -113,41 +113,16 @@ def _count(total: list[int], outcome: str, source: str, calls: int, sums: list[i
         total[_PLACES["held_micros"]] += hold_micros
 
 
-def _rows(db: Tables, source: Source, asked: _Asked) -> Iterator[Sequence[Any]]:
-    """Columns of labels, outcome, source of usage, tag, first hour of the period, calls, sums.
-
-    Where time is not asked for, sums by label come first: there are far fewer labels than rows.
-    """
-    values: list[Any] = []
-    inner = _inner(source, asked, values)
-    chosen = ["1 = 1"]
-    for name, given in asked.wanted.items():
-        chosen.append(f'CAST(l."{name}" AS TEXT) IN ({", ".join("?" * len(given))})')
+def _rows(db: Tables, span: Span, source: Source, asked: _Asked) -> Iterator[Sequence[Any]]:
+    """Columns of labels, outcome, source of usage, tag, first hour of the period, calls, sums."""
+    where = ["l.seen >= ?"]
+    values: list[Any] = [*source.values, min(span.since // 24, _LARGEST_DAY)]
+    for name, given in (*asked.wanted.items(), *([("", asked.tags)] if asked.tags else [])):
+        column = f'CAST(l."{name}" AS TEXT)' if name else source.tag
+        where.append(f"{column} IN ({', '.join('?' * len(given))})")
         values += given
-    columns = [*[f'l."{name}"' for name in asked.columns], "l.outcome", "l.usage_source", "x.tag", "x.period"]
-    totals = ", ".join(f"sum(x.{name})" for name in ("calls", *_SUMMED))
-    select = (
-        f"SELECT {', '.join(columns)}, {totals} FROM ({inner}) x JOIN labels l ON l.id = x.label"
-        f" WHERE {' AND '.join(chosen)} GROUP BY {', '.join(columns)}"
-    )
-    yield from db.execute(select, values)
-
-
-def _inner(source: Source, asked: _Asked, values: list[Any]) -> str:
-    """Rows of a source: with time row for row, else by label and tag. Adds what they bind to `values`."""
-    tags = asked.tags is not None
-    where = source.where
-    values += source.values
-    if asked.tags:
-        where += f" AND {source.tag} IN ({', '.join('?' * len(asked.tags))})"
-        values += asked.tags
-    tag = source.tag if tags else "CAST('' AS TEXT)"
-    begin = f"SELECT s.label AS label, {tag} AS tag, {source.period or '0'} AS period, "
-    end = f" FROM {source.rows} WHERE {where}"
-    if asked.timed:
-        return f"{begin}{source.calls} AS calls, {', '.join(f's.{name}' for name in _SUMMED)}{end}"
-    sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _SUMMED)
-    return f"{begin}sum({source.calls}) AS calls, {sums}{end} GROUP BY s.label{f', {tag}' if tags else ''}"
+    columns = [*[f'l."{name}"' for name in asked.columns], "l.outcome", "l.usage_source"]
+    yield from db.execute(totals(source, columns, _SUMMED, " AND ".join(where)), values)
 
 
 @lru_cache(10_000)

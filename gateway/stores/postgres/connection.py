@@ -54,6 +54,11 @@ class Session:
         """Run one statement."""
         return self.connection.execute(native(statement).encode(), values or None)
 
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]], /) -> None:
+        """Run one statement for each row; they go in few messages."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(native(statement).encode(), rows)
+
 
 class Database:
     """Where the database is, and the connection to it while there is one. For one thread."""

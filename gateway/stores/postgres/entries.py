@@ -24,7 +24,7 @@ class Entries:
         self._shared.begin(sheets)
         for sheet in sheets:
             self._copy(session, sheet, replica, day)
-        self._shared.write(session)
+        self._shared.write(session.executemany)
         return sum(sheet.size for sheet in sheets)
 
     def _copy(self, session: Session, sheet: Sheet, replica: int, day: int) -> None:

@@ -19,7 +19,7 @@ STATEMENTS = (
     "PRAGMA legacy_alter_table = OFF",
     "ALTER TABLE entries ADD COLUMN replica INTEGER NOT NULL DEFAULT 1",
     "ALTER TABLE entries ADD COLUMN tagset INTEGER NOT NULL DEFAULT 0",
-    *tables("INTEGER", "INTEGER PRIMARY KEY"),
+    *tables("INTEGER", "INTEGER PRIMARY KEY", "WITHOUT ROWID"),
     f"""INSERT INTO labels (id, seen, {_OLD}, prompt_version, arm, tagged)
         SELECT id, {_TODAY}, {_OLD}, '', '', 0 FROM labels_before""",
     f"""INSERT INTO labels (id, seen, {_OLD}, prompt_version, arm, tagged)

@@ -30,7 +30,7 @@ class Entries:
         self._shared.begin(sheets)
         for sheet in sheets:
             self._db.executemany(*self._rows(sheet))
-        self._shared.write(self._db)
+        self._shared.write(self._db.executemany)
         return sum(sheet.size for sheet in sheets)
 
     def _rows(self, sheet: Sheet) -> tuple[str, Iterator[tuple[Any, ...]]]:
