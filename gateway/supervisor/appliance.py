@@ -153,6 +153,7 @@ class Appliance:
         for process in self._workers.running.values():
             self._books.follow(process.source)
         self._books.texts = Texts(self._workers.seal, self._ledger, report.metrics.count)
+        self._books.keep = settings.state.keep
         self._turnover = Turnover(
             self._revisions, self._workers, report, self._lookout, self._books, self._limits, self._directory,
             self._keeper,

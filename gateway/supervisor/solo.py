@@ -91,6 +91,7 @@ class Solo:
             troubled=lambda seconds: None,
         )
         self._books.texts = Texts(self._seal, self._ledger)
+        self._books.keep = settings.state.keep
         sharing = sharing_of(settings, data, replica_id(data), lambda *_: None)
         self._limits = Limits(settings.limits, self._ledger, self._books.do, self._granted, sharing=sharing)
         keeper = Keeper(self._ledger, self._books.do, data, settings.state.keep.audit)

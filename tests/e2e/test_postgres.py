@@ -109,3 +109,31 @@ def test_without_its_database_the_gateway_says_so_and_does_not_start(tmp_path: P
         assert "canary-password" not in gateway.output()
     finally:
         gateway.stop()
+
+
+def test_old_calls_go_by_the_configuration_and_sums_stay(server: servers.Postgres, tmp_path: Path) -> None:
+    url = server.database("e2e_keep")
+    gateway = Gateway(tmp_path, CONFIG, env={"LEDGER_URL": url})
+    try:
+        say(gateway, 3)
+        gateway.stop()
+        with psycopg.connect(url, options="-c search_path=penstock") as connection:
+            (name,) = connection.execute(
+                "SELECT DISTINCT tableoid::regclass::text FROM entries"
+            ).fetchone() or ("",)
+            day = connection.execute("SELECT max(day) FROM entries").fetchone() or (0,)
+            # The same partition, as if it had been booked ten days ago.
+            connection.execute(f"ALTER TABLE entries DETACH PARTITION {name}".encode())
+            connection.execute(f"UPDATE {name} SET day = day - 10".encode())
+            connection.execute(f"ALTER TABLE {name} RENAME TO entries_20000101".encode())
+            connection.execute(
+                f"ALTER TABLE entries ATTACH PARTITION entries_20000101"
+                f" FOR VALUES FROM ({day[0] - 10}) TO ({day[0] - 9})".encode()
+            )
+        gateway.write(CONFIG.replace("[state]", '[state]\nkeep = { calls = "2d" }'))
+        gateway.start()
+        gateway.wait_ready()
+        until("the old day is gone", lambda: not booked(url), 30)
+        assert " 3 " in gateway.command("usage", "--by", "model")
+    finally:
+        gateway.stop()

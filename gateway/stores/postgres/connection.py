@@ -52,7 +52,9 @@ class Session:
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
         """Run one statement."""
-        return self.connection.execute(native(statement).encode(), values or None)
+        if not values:
+            return self.connection.execute(statement.encode())
+        return self.connection.execute(native(statement).encode(), values)
 
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]], /) -> None:
         """Run one statement for each row; they go in few messages."""

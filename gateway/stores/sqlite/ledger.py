@@ -70,12 +70,14 @@ class SqliteLedger(SqlRecords, SqlCaptures, SqlCalls):
         self._seen = self._data_version()
 
     def _unsummed(self) -> int:
-        """How many rows are in no sum yet, and the replica's name, should it be another than before."""
-        with self._transaction() as db:
-            if self._name:
-                db.execute("UPDATE replicas SET id = ? WHERE id <> ?", (self._name, self._name))
-            newest = db.execute("SELECT coalesce(max(n), 0) - (SELECT rolled FROM replicas) FROM entries")
-            return int(newest.fetchone()[0])
+        """How many rows are in no sum yet. Notes the replica's name, should it be another than before."""
+        select = "SELECT id, (SELECT coalesce(max(n), 0) FROM entries) - rolled FROM replicas"
+        with self._translated() as db:
+            name, behind = db.execute(select).fetchone()
+        if self._name not in ("", name):
+            with self._transaction() as db:
+                db.execute("UPDATE replicas SET id = ?", (self._name,))
+        return int(behind)
 
     def close(self) -> None:
         """Let go. Idempotent."""
