@@ -7,7 +7,6 @@ and start again, the store is emptied. The truth is kept beside: what was admitt
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -170,11 +169,14 @@ class Replica:
             self.authority.adopt(predecessor, rows)
         return True
 
-    def arrive(self) -> None:
-        """A question of which nobody waits for the answer any more."""
+    def arrive(self) -> list[bytes]:
+        """A question of which nobody waits for the answer any more; what became of each of its parts."""
         asked, now = self.late.pop(0)
-        with contextlib.suppress(Overtaken, Forgotten):
-            self.machine.await_(self.leases.exchange(asked, now, 3))
+        try:
+            _, answers = self.machine.await_(self.leases.exchange(asked, now, 3))
+        except (Overtaken, Forgotten):
+            return []
+        return [answer[0] for answer in answers]
 
 
 class Machine(RuleBasedStateMachine):
@@ -490,5 +492,56 @@ def _case(machine: type[Machine], examples: int = 25) -> Any:
 TestExact = _case(Machine)
 TestDeaths = _case(Deaths)
 TestFloods = _case(Floods, 15)
+
+
+def world() -> Machine:
+    machine = Machine()
+    machine.begin()
+    return machine
+
+
+@given(
+    st.sampled_from(["requests", "burst"]),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.3, 1.7, 9.5, 25.0])), min_size=10, max_size=60
+    ),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_sliding_window_of_the_trace_exceeds_limit_and_burst(
+    name: str, steps: list[tuple[int, float]]
+) -> None:
+    machine, charged, trace = world(), RULES[name], []
+    for replica, wait in steps:
+        machine.advance(wait)
+        machine.pump(0.1)
+        made = machine.taken(machine.replicas[replica], 0, ((charged, "a", 1),))
+        machine.pump(0.5)
+        if made.call.admitted:
+            trace.append(made.admitted_at)
+    for last in trace:
+        within = sum(last - charged.seconds < at <= last for at in trace)
+        assert within <= charged.amount + charged.burst
+
+
+def test_a_question_that_comes_late_changes_nothing() -> None:
+    machine = world()
+    first, second = machine.replicas[:2]
+    machine.taken(first, 0, ((RULES["tokens"], "a", 30),))
+    machine.clock.advance(0.0)
+    first.exchange("late")  # on its way for a long time
+    late = first.late[0]
+    machine.pump(0.5)
+    machine.settle(0, 0.0, False)
+    machine.pump(0.5)
+    asked, now = late
+    for fresh in (True, False):  # overtaken by a later one; or too old to be heard at all
+        first.late = [(asked, machine.clock.wall() if fresh else now)]
+        assert first.arrive() == ([b"stale"] if fresh else [])
+        taken = machine.taken(second, 0, ((RULES["tokens"], "a", 40),))
+        machine.pump(0.6)
+        assert taken.call.admitted
+        machine.settle(0, 0.0, False)
+        machine.pump(0.5)
+
 
 assert MARGIN < LEASE
