@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from tests.control.desk import TOKEN, Desk, talk
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.ledger.close()
 
 
 def ask(
@@ -262,9 +265,10 @@ def test_no_calls_of_an_operator_ever_lead_to_a_key_beyond_their_own(
                 ids.append(answer.json()["id"])
 
     talk(desk, all_steps, "")
-    for entity in desk.ledger.entities(KEY):
-        reached = entry_of(entity.document)
-        assert not beyond_of(mine, mine.roles, reached), (mine, reached)
+    reached = [entry_of(entity.document) for entity in desk.ledger.entities(KEY)]
+    desk.ledger.close()
+    for key in reached:
+        assert not beyond_of(mine, mine.roles, key), (mine, key)
 
 
 # ---------------------------------------------------------------------- the rest

@@ -21,8 +21,7 @@ def call(worker: int, **more: Any) -> dict[str, Any]:
     return {**known, "worker": worker, "input": 30, "output": 12, "usage_source": "provider", **more}
 
 
-def limits(directory: Path) -> Limits:
-    ledger = SqliteLedger(directory / "ledger.sqlite")
+def limits(ledger: SqliteLedger) -> Limits:
     ledger.open()
 
     async def here(work: Any) -> list[Spent]:
@@ -38,7 +37,9 @@ def used(made: Limits) -> dict[str, int]:
 
 
 def test_only_calls_of_earlier_workers_are_charged(tmp_path: Path) -> None:
-    made = limits(tmp_path)
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    made = limits(ledger)
+    ledger.close()
     made.earlier = frozenset({3})
     made.posted(tabulated([call(3), call(4), call(3, outcome="refused"), call(3, tags=[])]))
     assert used(made) == {"t|k": 84, "r|acme/a": 1, "r|acme/b": 1}
