@@ -17,16 +17,17 @@ from gateway.control import history
 from gateway.control.changes import conflicted, stale
 from gateway.control.operation import Ask, Operation
 from gateway.control.operator import ADMIN, Operator
-from gateway.control.port import Applied
+from gateway.control.port import Applied, Wanted
 from gateway.control.resources import config, keys, limits, tenants
-from gateway.control.rewrite import rewrite
+from gateway.control.resources.config import unwritable
+from gateway.control.rewrite import Rewrite
 from gateway.core.codec import dumps, loads
-from gateway.core.errors import CallerError, GatewayError
+from gateway.core.errors import GatewayError
 from gateway.core.group import Tenant, tenant_of
 from gateway.core.limit import Raise
 from gateway.core.ports import Ledger
 from gateway.core.principal import KeyEntry
-from gateway.core.records import RAISE, TENANT, Actor, Change, Conflict, Deed, Entity, KeptRevision
+from gateway.core.records import RAISE, TENANT, Actor, Change, Conflict, Entity, KeptRevision
 from gateway.core.store import LedgerStore
 from gateway.observe.metrics import Metrics
 from gateway.settings.faults import ConfigError
@@ -99,6 +100,9 @@ class Offline:
         if operation.path == "/limits/{limit}":
             await self._desk.count()
         answer = await operation.run(Ask(self._desk, operator, places, query, values))
+        if answer.deed is not None:
+            deed = answer.deed
+            await self._desk.do(lambda books: books.note([deed]))
         if answer.change is None:
             return answer.document
         if version is not None and answer.change.expect != version:
@@ -196,23 +200,20 @@ class _Desk:
         """As the ledger has them."""
         return self._limits.standings(rule) if self._limits is not None else ()
 
-    async def apply(self, files: Mapping[str, str], actor: Actor, note: str) -> Applied:
+    async def apply(self, wanted: Wanted) -> Applied:
         """Write these files; where they have faults, they are as before. Raises `CallerError`."""
-        before = history.texts(self.settings)
+        if wanted.expect and wanted.expect != self.settings.revision:
+            raise stale()
         self._keep(Actor("config", name="gateway.toml"), "")  # so that there is a way back
-        _write(files)
-        refused = ""
+        fresh = Rewrite(wanted.files, wanted.gone)
+        _written(fresh.do)
         try:
             self.settings = load(Path(self.settings.path), os.environ, resolve=False)
-            self._keep(actor, note)
         except ConfigError as error:
-            _write({path: before[path] for path in files if path in before})
-            refused = str(error)
-        revision = self.settings.revision
-        detail = {"note": note, **({"why": refused} if refused else {})}
-        action = "config.refuse" if refused else "config.apply"
-        self._books.note([Deed(actor, action, f"config/{revision}", revision=revision, detail=detail)])
-        return Applied(revision, refused)
+            _written(fresh.undo)
+            return Applied(self.settings.revision, str(error))
+        self._keep(wanted.actor, wanted.note)
+        return Applied(self.settings.revision, aside=tuple(fresh.aside))
 
     def _keep(self, actor: Actor, note: str) -> None:
         who = {"kind": actor.kind, "id": actor.id, "name": actor.name}
@@ -224,10 +225,8 @@ async def _now(work: Callable[[], T]) -> T:
     return work()
 
 
-def _write(files: Mapping[str, str]) -> None:
+def _written(write: Callable[[], None]) -> None:
     try:
-        rewrite(files)
+        write()
     except OSError as error:
-        raise CallerError(
-            f"The configuration can't be written ({error.strerror or error}).", code="caller_read_only"
-        ) from None
+        raise unwritable(error) from None

@@ -20,12 +20,14 @@ from gateway.control import body
 from gateway.control.body import LARGEST
 from gateway.control.changes import conflicted, stale
 from gateway.control.operation import Answer, Ask, Operation
+from gateway.control.operator import Operator
 from gateway.control.port import Desk
+from gateway.control.refusals import Refusals
 from gateway.control.resources import audit, config, keys, limits, status, tenants, usage
 from gateway.control.seal import Seal
 from gateway.core.codec import dumps
-from gateway.core.errors import CallerError, FaultError, GatewayError, LedgerError
-from gateway.core.records import Answered, Change, Conflict
+from gateway.core.errors import CallerError, FaultError, GatewayError, LedgerError, PolicyError
+from gateway.core.records import Actor, Answered, Change, Conflict
 
 log = logging.getLogger("penstock.admin")
 
@@ -43,62 +45,113 @@ _MAX_CREDENTIAL = 16 * 1024
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
-def routes(desk: Desk) -> list[Route]:
-    """One route per path; a method that a path does not have is 405."""
-    by_path: dict[str, dict[str, Operation]] = {}
-    for operation in OPERATIONS:
-        by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [
-        Route(PREFIX + path, _endpoint(desk, path, operations), methods=list(operations))
-        for path, operations in by_path.items()
-    ]
+class Api:
+    """The operations over one desk."""
 
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._refusals = Refusals(desk)
+        self._turn = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Response]] = set()
 
-def _endpoint(desk: Desk, path: str, operations: dict[str, Operation]) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> Response:
-        identity = f"adm_{secrets.token_hex(12)}"
-        method = "GET" if request.method == "HEAD" else request.method
+    def routes(self) -> list[Route]:
+        """One route per path; a method that a path does not have is 405."""
+        by_path: dict[str, dict[str, Operation]] = {}
+        for operation in OPERATIONS:
+            by_path.setdefault(operation.path, {})[operation.method] = operation
+        return [
+            Route(PREFIX + path, self._endpoint(path, operations), methods=list(operations))
+            for path, operations in by_path.items()
+        ]
+
+    def _endpoint(self, path: str, operations: dict[str, Operation]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            identity = f"adm_{secrets.token_hex(12)}"
+            operation = operations["GET" if request.method == "HEAD" else request.method]
+            try:
+                async with asyncio.timeout(_DEADLINE):
+                    response = await self._served(operation, request)
+            except Exception as error:
+                response = _failed(error, identity)
+            response.headers["x-request-id"] = identity
+            self._desk.metrics.count("admin_requests", path, f"{response.status_code // 100}xx")
+            return response
+
+        return endpoint
+
+    async def _served(self, operation: Operation, request: Request) -> Response:
+        address = request.client.host if request.client else ""
+        credential = _credential(request)
+        operator = await self._desk.operator(credential, address)
+        actor = operator.actor if operator is not None else Actor("call", address=address)
         try:
-            async with asyncio.timeout(_DEADLINE):
-                response = await _served(desk, operations[method], request)
-        except Exception as error:
-            response = _failed(error, identity)
-        response.headers["x-request-id"] = identity
-        desk.metrics.count("admin_requests", path, f"{response.status_code // 100}xx")
-        return response
+            if operator is None:
+                raise _unknown()
+            operator.demand(operation.permission)
+            return await self._permitted(operation, request, operator, credential)
+        except GatewayError as error:
+            if operator is None or isinstance(error, PolicyError):
+                self._refusals.saw(actor, error.code, f"{operation.method} {operation.path}")
+            raise
 
-    return endpoint
-
-
-async def _served(desk: Desk, operation: Operation, request: Request) -> Response:
-    credential = _credential(request)
-    operator = await desk.operator(credential, request.client.host if request.client else "")
-    if operator is None:
-        raise CallerError(
-            "The admin API needs the admin token, or a key or token with a role for it, as "
-            "'Authorization: Bearer …'.",
-            status=401,
-            code="caller_unauthorized",
+    async def _permitted(
+        self, operation: Operation, request: Request, operator: Operator, credential: bytes
+    ) -> Response:
+        data = await _data(request)
+        match = request.headers.get("if-match")
+        ask = Ask(
+            self._desk, operator, request.path_params, _query(operation, request), {}, (match or "*").strip()
         )
-    operator.demand(operation.permission)
-    data = await _data(request)
-    ask = Ask(desk, operator, request.path_params, _query(operation, request), {})
-    if operation.body is not None:
-        ask.values = body.read(operation.body, body.parse(data))
-    elif data.strip() and request.method != "DELETE":
-        raise CallerError("This operation takes no body.")
-    name = request.headers.get("idempotency-key")
-    once = None
-    if name is not None and operation.keyed:
-        once = _Once(ask, name, credential, request.url.path.encode() + b"\n" + data)
+        if operation.body is not None:
+            ask.values = body.read(operation.body, body.parse(data))
+        elif data.strip() and request.method != "DELETE":
+            raise CallerError("This operation takes no body.")
+        name = request.headers.get("idempotency-key")
+        once = None
+        if name is not None and operation.keyed:
+            said = f"{operation.method} {request.scope['path']}\n".encode() + data
+            once = _Once(ask, name, credential, said)
+        if not operation.alone:
+            return await _done(operation, ask, once, match)
+        task = asyncio.get_running_loop().create_task(self._in_turn(operation, ask, once))
+        self._under_way.add(task)
+        task.add_done_callback(self._over)
+        return await asyncio.shield(task)
+
+    def _over(self, task: asyncio.Task[Response]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # who asked has been told, unless they had gone
+
+    async def _in_turn(self, operation: Operation, ask: Ask, once: _Once | None) -> Response:
+        async with self._turn:
+            return await _done(operation, ask, once, None)
+
+
+def _unknown() -> CallerError:
+    return CallerError(
+        "The admin API needs the admin token, or a key or token with a role for it, as "
+        "'Authorization: Bearer …'.",
+        status=401,
+        code="caller_unauthorized",
+    )
+
+
+async def _done(operation: Operation, ask: Ask, once: _Once | None, match: str | None) -> Response:
+    """What was answered before, or else the operation and what it changes."""
+    if once is not None:
         known = await once.known()
         if known is not None:
             return known
     answer = await operation.run(ask)
-    if answer.change is None:
-        return _response(answer)
-    _matched(operation, request, answer.change)
-    return await _written(answer, desk, once)
+    if answer.change is not None:
+        _matched(operation, match, answer.change)
+        return await _written(answer, ask.desk, once)
+    deed = answer.deed
+    if deed is not None:
+        kept = once.kept(answer) if once is not None else None
+        await ask.desk.do(lambda books: books.note([deed], kept))
+    return _response(answer)
 
 
 async def _written(answer: Answer, desk: Desk, once: _Once | None) -> Response:
@@ -180,9 +233,8 @@ def _query(operation: Operation, request: Request) -> dict[str, str]:
     return found
 
 
-def _matched(operation: Operation, request: Request, change: Change) -> None:
+def _matched(operation: Operation, given: str | None, change: Change) -> None:
     """Nobody overwrites what they have not seen."""
-    given = request.headers.get("if-match")
     if given is None:
         if operation.matched:
             raise CallerError(
@@ -200,6 +252,8 @@ def _response(answer: Answer) -> Response:
     headers = dict(_HEADERS)
     if answer.version is not None:
         headers["etag"] = f'"v{answer.version}"'
+    elif answer.tag:
+        headers["etag"] = f'"{answer.tag}"'
     if answer.made:
         headers["location"] = f"{PREFIX}/{answer.made}"
     if answer.lines is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def build(control: Desk) -> Starlette:
     return Starlette(
         routes=[
             *[Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()],
-            *api.routes(control),
+            *api.Api(control).routes(),
         ],
         exception_handlers={HTTPException: _refusal, Exception: _fault},
     )
@@ -77,8 +78,9 @@ async def _refusal(request: Request, error: Exception) -> Response:
         )
     else:
         refusal = CallerError(str(error.detail), status=status, code="caller_method_not_allowed")
-    answer = _json(refusal.document(""), status)
-    answer.headers.update(error.headers or {})
+    identity = f"adm_{secrets.token_hex(12)}"
+    answer = _json(refusal.document(identity), status)
+    answer.headers.update({**(error.headers or {}), "x-request-id": identity})
     return answer
 
 

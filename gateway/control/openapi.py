@@ -59,7 +59,13 @@ SCHEMAS: dict[str, Any] = {
     "Verified": _object(whole={"type": "boolean"}, chains=_ANY),
     "Whoami": _object(kind=_TEXT, id=_TEXT, name=_TEXT, roles=_LIST, tenant=_TEXT, permissions=_LIST),
     "Checked": _object(valid={"type": "boolean"}, faults={"type": "array", "items": _ANY}, warnings=_LIST),
-    "Applied": _object(revision=_TEXT),
+    "Applied": {
+        **_object(revision=_TEXT),
+        "properties": {
+            "revision": _TEXT,
+            "set_aside": {**_LIST, "description": "where files are now that are no part of it any more"},
+        },
+    },
     "HistoryPage": _object(data={"type": "array", "items": _ANY}, next=_MAYBE),
     "Deleted": _object(deleted=_TEXT),
     "Error": _object(error=_object(message=_TEXT, type=_TEXT, param=_MAYBE, code=_TEXT, request_id=_TEXT)),
@@ -130,6 +136,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     places += [("query", name, told, False) for name, told in operation.query.items()]
     if operation.matched:
         places.append(("header", "If-Match", "the etag of what was read", True))
+    if operation.alone:
+        places.append(("header", "If-Match", "the etag of the configuration that was read", False))
     if operation.keyed:
         places.append(("header", "Idempotency-Key", "the same request again gets the same answer", False))
     return [

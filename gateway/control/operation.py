@@ -10,7 +10,7 @@ from gateway.control.changes import Changes
 from gateway.control.operator import Operator
 from gateway.control.port import Desk
 from gateway.core.errors import CallerError
-from gateway.core.records import Change
+from gateway.core.records import Change, Deed
 from gateway.settings.schema import Settings
 from gateway.settings.tables import Table
 
@@ -27,6 +27,7 @@ class Ask:
     path: Mapping[str, str]
     query: Mapping[str, str]
     values: Mapping[str, Any]  # the body's members; see control.body.read
+    match: str = "*"  # if-match
 
     @property
     def settings(self) -> Settings:
@@ -52,7 +53,8 @@ class Ask:
 class Answer:
     """What comes back. `version` becomes the ETag; `made` is where something new is found.
 
-    `change` is still to be written: the answer says how it will be then.
+    `change` is still to be written: the answer says how it will be then. `deed` has been done, and is still
+    to be noted in the audit.
     """
 
     document: Any
@@ -60,6 +62,8 @@ class Answer:
     version: int | None = None
     change: Change | None = None
     made: str = ""
+    tag: str = ""  # the ETag of what has no version
+    deed: Deed | None = None
     lines: Any = None  # an iterator of bytes, in place of the document
 
 
@@ -88,6 +92,7 @@ class Operation:
     status: int = 200
     matched: bool = False  # If-Match must be given
     keyed: bool = False  # Idempotency-Key may be given
+    alone: bool = False  # one at a time; and once begun it is finished, whether the answer is awaited or not
 
 
 def page(items: list[dict[str, Any]], ask: Ask, name: str = "id") -> dict[str, Any]:

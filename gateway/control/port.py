@@ -20,10 +20,28 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Applied:
-    """What came of a new configuration: the revision that serves, or why the old one goes on."""
+    """What came of a new configuration: the revision that serves, or why the old one goes on.
+
+    `aside` are the names that files have now which are no part of it any more.
+    """
 
     revision: str
     refused: str = ""
+    aside: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Wanted:
+    """A configuration to be put in place: texts by path; `gone` are paths to be set aside.
+
+    `expect` is the revision that must serve until then, "" for any.
+    """
+
+    files: Mapping[str, str]
+    actor: Actor
+    note: str = ""
+    gone: tuple[str, ...] = ()
+    expect: str = ""
 
 
 class Desk(Protocol):
@@ -65,5 +83,8 @@ class Desk(Protocol):
     def standings(self, rule: str) -> Sequence[Mapping[str, Any]]:
         """How the buckets of a rule stand here: value, used, leased, left, amount, reset_s."""
 
-    async def apply(self, files: Mapping[str, str], actor: Actor, note: str) -> Applied:
-        """Write these files of the configuration (paths and texts) and serve them. Raises `CallerError`."""
+    async def apply(self, wanted: Wanted) -> Applied:
+        """Write these files of the configuration and serve them; where that can't be, they are as before.
+
+        Raises `CallerError` where they can't be written, or another revision serves than the expected one.
+        """

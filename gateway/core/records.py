@@ -159,8 +159,8 @@ class Records(Protocol):
     def adopt(self, entities: Sequence[Entity]) -> int:
         """Take over what other replicas wrote, where its version (then its time) is newer; gives how many."""
 
-    def note(self, deeds: Sequence[Deed]) -> None:
-        """Append to the audit what changed no entity."""
+    def note(self, deeds: Sequence[Deed], remember: tuple[str, Answered] | None = None) -> None:
+        """Append to the audit what changed no entity; `remember` as in `Change`. Raises `Conflict` for it."""
 
     def audit(
         self,

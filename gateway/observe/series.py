@@ -128,6 +128,12 @@ OWN_COUNTERS = {
     "admin_requests": Series(
         "penstock_admin_requests", "counter", "Requests to the admin API.", ("path", "status")
     ),
+    "admin_refusals": Series(
+        "penstock_admin_refusals",
+        "counter",
+        "Requests that the admin API refused to whoever asked.",
+        ("code",),
+    ),
     "captures": Series(
         "penstock_captures", "counter", "Calls whose texts were to be kept: kept or lost.", ("outcome",)
     ),

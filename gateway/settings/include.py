@@ -12,9 +12,15 @@ MOST = 1000  # files
 
 
 class Reader:
-    """Reads a file and all it includes; collects faults instead of stopping at the first."""
+    """Reads a file and all it includes; collects faults instead of stopping at the first.
 
-    def __init__(self) -> None:
+    With a `draft`, that is the text of the first file, whatever stands in it.
+    """
+
+    def __init__(self, draft: str | None = None) -> None:
+        self._draft = (
+            draft.encode("utf-8", "surrogatepass") if draft is not None else None
+        )  # of the first file
         self.faults: list[Fault] = []
         self.incomplete = False  # a file could not be read: what else looks wrong may not be
         self.watched: list[str] = []  # files, and glob patterns whose matches may change
@@ -26,8 +32,9 @@ class Reader:
         """The merged tree of a file; empty where the file itself can't be read."""
         self.shown.append(shown)
         self.watched.append(str(file.absolute()))
+        draft, self._draft = self._draft, None
         try:
-            node = parse(file, shown)
+            node = parse(file, shown, draft)
         except ConfigError as error:
             self.faults += error.faults
             self.incomplete = True

@@ -27,14 +27,19 @@ OVERRIDES = {"PENSTOCK_LISTEN": "listen", "PENSTOCK_ADMIN": "admin", "PENSTOCK_W
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], resolve: bool = True, execs: Execs | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    resolve: bool = True,
+    execs: Execs | None = None,
+    draft: str | None = None,
 ) -> Settings:
     """The settings in a file, or of the zero-configuration mode. Raises `ConfigError` with all faults.
 
     Without `resolve`, secrets that can't be had are warnings, and no command is run for them: for commands
-    of ours that need none. `execs` keeps what commands gave from one reading to the next.
+    of ours that need none. `execs` keeps what commands gave from one reading to the next. A `draft` is read
+    in place of what stands in the file.
     """
-    reader = Reader()
+    reader = Reader(draft)
     if path is None:
         tree = Node({}, Source("environment", Path.cwd(), in_file=False))
     else:

@@ -82,12 +82,14 @@ def grow(value: Any, source: Source, path: Path = ()) -> Node:
     return Node(value, source, path)
 
 
-def parse(file: FilePath, shown: str) -> Node:
-    """Read one TOML file. Raises `ConfigError` with the one fault that keeps it from being read."""
+def parse(file: FilePath, shown: str, draft: bytes | None = None) -> Node:
+    """Read one TOML file, or a draft as if it stood there.
+
+    Raises `ConfigError` with the one fault that keeps it from being read.
+    """
     source = Source(shown, file.parent.absolute())
     try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST + 1)
+        data = _content(file) if draft is None else draft
     except OSError as error:
         raise _refused(source, Place(1, 1), f"can't be read: {_reason(error)}") from None
     if len(data) > LARGEST:
@@ -106,6 +108,11 @@ def parse(file: FilePath, shown: str) -> Node:
         raise _refused(source, Place(1, 1), "is nested too deep") from None
     except ValueError:  # Python's bound on the digits of an integer
         raise _refused(source, Place(1, 1), "holds an integer with thousands of digits") from None
+
+
+def _content(file: FilePath) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(LARGEST + 1)
 
 
 def _refused(source: Source, place: Place, message: str) -> ConfigError:

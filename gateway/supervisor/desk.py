@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway.control import history
+from gateway.control.changes import stale
 from gateway.control.operator import Operator
-from gateway.control.port import Applied
-from gateway.control.rewrite import rewrite
-from gateway.core.errors import CallerError, LedgerError
+from gateway.control.port import Applied, Wanted
+from gateway.control.resources.config import unwritable
+from gateway.control.rewrite import Rewrite
+from gateway.core.errors import LedgerError
 from gateway.core.group import Tenant
 from gateway.core.limit import Raise
 from gateway.core.principal import KeyEntry
-from gateway.core.records import Actor, Change, Deed, Entity, KeptRevision
+from gateway.core.records import Actor, Change, Entity, KeptRevision
 from gateway.core.store import LedgerStore
 from gateway.settings.schema import Settings
 from gateway.supervisor.clerk import InThread
@@ -118,31 +120,29 @@ class AdminDesk:
         except (OSError, LedgerError) as error:
             log.error("revision %s can't be put into the history: %s", settings.revision, error)
 
-    async def apply(self, files: Mapping[str, str], actor: Actor, note: str) -> Applied:
+    async def apply(self, wanted: Wanted) -> Applied:
         """Write these files and serve them; where that can't be, they are as before. Raises `CallerError`."""
         async with self._applying:
-            before = history.texts(self.settings)
-            self._by = (actor, note)
+            if self._revisions.changed():  # somebody has just written it
+                await self._reload()
+            if wanted.expect and wanted.expect != self.settings.revision:
+                raise stale()
+            self._by = (wanted.actor, wanted.note)
             try:
-                applied = await self._served(files, before)
+                return await self._served(Rewrite(wanted.files, wanted.gone))
             finally:
                 self._by = (_FILE, "")
-            action = "config.refuse" if applied.refused else "config.apply"
-            detail = {"note": note, **({"why": applied.refused} if applied.refused else {})}
-            deed = Deed(actor, action, f"config/{applied.revision}", revision=applied.revision, detail=detail)
-            await self._do(lambda: self._books.note([deed]))
-            return applied
 
-    async def _served(self, files: Mapping[str, str], before: Mapping[str, str]) -> Applied:
+    async def _served(self, fresh: Rewrite) -> Applied:
         serving = self.settings.revision
-        await asyncio.to_thread(_write, files)
+        await asyncio.to_thread(_written, fresh.do)
         await self._reload()
         why = self._revisions.fault or await self._adopted(serving)
         if why:
-            await asyncio.to_thread(_write, {path: before[path] for path in files if path in before})
+            await asyncio.to_thread(_written, fresh.undo)
             await self._reload()
             return Applied(self.settings.revision, why)
-        return Applied(self.settings.revision)
+        return Applied(self.settings.revision, aside=tuple(fresh.aside))
 
     async def _adopted(self, serving: str) -> str:
         """Wait until all workers serve the revision; why they do not."""
@@ -160,12 +160,8 @@ class AdminDesk:
         return ""
 
 
-def _write(files: Mapping[str, str]) -> None:
+def _written(write: Callable[[], None]) -> None:
     try:
-        rewrite(files)
+        write()
     except OSError as error:
-        raise CallerError(
-            f"The configuration can't be written ({error.strerror or error}): change it where it comes from.",
-            status=409,
-            code="caller_read_only",
-        ) from None
+        raise unwritable(error) from None

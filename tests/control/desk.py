@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import httpx
 
 from gateway.control.app import build
+from gateway.control.changes import stale
 from gateway.control.operator import ADMIN, Operator
-from gateway.control.port import Applied
+from gateway.control.port import Applied, Wanted
 from gateway.core.keys import Keys
 from gateway.core.limit import LimitRule
 from gateway.core.principal import KeyEntry, digest
@@ -88,8 +89,10 @@ class Desk:
     def standings(self, rule: str) -> Sequence[Mapping[str, Any]]:
         return [{"value": "k", "amount": 5, "used": 2, "leased": 1, "left": 2, "reset_s": 1.0}]
 
-    async def apply(self, files: Mapping[str, str], actor: Actor, note: str) -> Applied:
-        self.applied.append(files)
+    async def apply(self, wanted: Wanted) -> Applied:
+        if wanted.expect and wanted.expect != self.settings.revision:
+            raise stale()
+        self.applied.append(wanted.files)
         return Applied("r2")
 
     def given(self, key: KeyEntry, secret: str) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gateway.control import history
 from gateway.control.body import ROLLBACK, TOML
-from gateway.control.changes import not_found
+from gateway.control.changes import not_found, stale
 from gateway.control.moment import iso
 from gateway.control.operation import MOST, PAGE, Answer, Ask, Operation
+from gateway.control.port import Wanted
 from gateway.core.errors import CallerError
-from gateway.core.records import KeptRevision
+from gateway.core.records import Deed, KeptRevision
 from gateway.settings.faults import ConfigError
 from gateway.settings.load import load
 from gateway.settings.schema import Settings
 
 _MOST_LOOKED = 500
+_ETAG = re.compile(r'(?:W/)?"([0-9A-Za-z_.-]{1,64})"\Z')
 
 
 def _shown(kept: KeptRevision) -> dict[str, Any]:
@@ -37,8 +39,8 @@ def _shown(kept: KeptRevision) -> dict[str, Any]:
 
 async def _get(ask: Ask) -> Answer:
     files = history.masked(history.texts(ask.settings), ask.settings)
-    warnings = list(ask.settings.warnings)
-    return Answer({"revision": ask.settings.revision, "files": files, "warnings": warnings})
+    revision, warnings = ask.settings.revision, list(ask.settings.warnings)
+    return Answer({"revision": revision, "files": files, "warnings": warnings}, tag=revision)
 
 
 async def _validate(ask: Ask) -> Answer:
@@ -57,34 +59,23 @@ def check(toml: str, settings: Settings) -> tuple[list[dict[str, Any]], list[str
             '"file:PATH" there, or the secret again.',
             param="toml",
         )
-    _no_new_commands(toml, settings)
+    _no_new_commands([toml], settings)
     root = Path(settings.path) if settings.path else Path.cwd() / "gateway.toml"
+    shown = str(root)
     try:
-        with tempfile.NamedTemporaryFile("w", suffix=".toml", prefix=".draft-", dir=root.parent) as draft:
-            draft.write(toml)
-            draft.flush()
-            return _checked(Path(draft.name), root.name)
-    except OSError as error:
-        raise CallerError(
-            f"A draft can't be written beside {root}: {error.strerror}.", status=409, code="caller_read_only"
-        ) from None
-
-
-def _checked(draft: Path, name: str) -> tuple[list[dict[str, Any]], list[str]]:
-    try:
-        settings = load(draft, os.environ, resolve=False)
+        settings = load(root, os.environ, resolve=False, draft=toml)
     except ConfigError as error:
         faults = [{**asdict(fault), "file": fault.file} for fault in error.faults]
-        for fault in faults:
-            fault["file"] = name if Path(fault["file"]).name == draft.name else fault["file"]
-        return faults, []
-    return [], [warning.replace(str(draft), name).replace(draft.name, name) for warning in settings.warnings]
+        return [
+            {**fault, "file": root.name if fault["file"] == shown else fault["file"]} for fault in faults
+        ], []
+    return [], [warning.replace(shown, root.name) for warning in settings.warnings]
 
 
-def _no_new_commands(toml: str, settings: Settings) -> None:
+def _no_new_commands(texts: Iterable[str], settings: Settings) -> None:
     """What this API is sent must not be run: a command stands in the file first, put there by hand."""
     known = set().union(*(_commands(text) for text in history.texts(settings).values()))
-    fresh = _commands(toml) - known
+    fresh = set().union(*(_commands(text) for text in texts)) - known
     if fresh:
         raise CallerError(
             'A secret from a new command ("exec:…") can\'t come through this API: write it into the file.',
@@ -123,13 +114,40 @@ async def _apply(ask: Ask) -> Answer:
     return await _serve(ask, {ask.settings.path: ask.values["toml"]}, ask.values.get("note") or "")
 
 
-async def _serve(ask: Ask, files: Mapping[str, str], note: str) -> Answer:
-    applied = await ask.desk.apply(files, ask.operator.actor, note)
+async def _serve(ask: Ask, files: Mapping[str, str], note: str, gone: tuple[str, ...] = ()) -> Answer:
+    actor = ask.operator.actor
+    applied = await ask.desk.apply(Wanted(files, actor, note, gone, _expected(ask)))
+    detail = {"note": note, **({"why": applied.refused} if applied.refused else {})}
+    action = "config.refuse" if applied.refused else "config.apply"
+    deed = Deed(actor, action, f"config/{applied.revision}", revision=applied.revision, detail=detail)
     if applied.refused:
+        await ask.desk.do(lambda books: books.note([deed]))
         raise CallerError(
             f"The old configuration goes on: {applied.refused}", status=409, code="caller_conflict"
         )
-    return Answer({"revision": applied.revision})
+    document: dict[str, Any] = {"revision": applied.revision}
+    if applied.aside:
+        document["set_aside"] = list(applied.aside)
+    return Answer(document, tag=applied.revision, deed=deed)
+
+
+def _expected(ask: Ask) -> str:
+    """The revision that if-match names; "" for any. Raises `CallerError` (412) where it is no revision."""
+    if ask.match == "*":
+        return ""
+    match = _ETAG.match(ask.match)
+    if match is None:
+        raise stale()
+    return match[1]
+
+
+def unwritable(error: OSError) -> CallerError:
+    """The files are not to be changed from here."""
+    return CallerError(
+        f"The configuration can't be written ({error.strerror or error}): change it where it comes from.",
+        status=409,
+        code="caller_read_only",
+    )
 
 
 async def _history(ask: Ask) -> Answer:
@@ -167,18 +185,43 @@ async def _diff(ask: Ask) -> Answer:
 
 async def _rollback(ask: Ask) -> Answer:
     wanted = ask.values.get("to") or ""
+    now = history.texts(ask.settings)
     if wanted:
         kept = await _kept(ask, wanted)
     else:
         earlier = await ask.desk.do(lambda books: books.revisions(_MOST_LOOKED))
-        now = history.masked(history.texts(ask.settings), ask.settings)
-        # A secret that was renewed makes another revision of the same text.
-        others = [each for each in earlier if each.id != ask.settings.revision and each.files != now]
+        shown = history.masked(now, ask.settings)
+        # A secret that was renewed makes another revision of the same text. Other replicas have other files.
+        others = [
+            each
+            for each in earlier
+            if each.id != ask.settings.revision and each.files != shown and ask.settings.path in each.files
+        ]
         if not others:
             raise not_found("revision", "before this one")
         kept = others[0]
+    _at_home(kept, now, ask.settings)
     files = history.filled(kept.files, ask.settings)
-    return await _serve(ask, files, ask.values.get("note") or f"back to {kept.id}")
+    _no_new_commands(files.values(), ask.settings)
+    gone = tuple(path for path in now if path not in files)
+    return await _serve(ask, files, ask.values.get("note") or f"back to {kept.id}", gone)
+
+
+def _at_home(kept: KeptRevision, now: Mapping[str, str], settings: Settings) -> None:
+    """Nothing is written but the configuration of this host. Raises `CallerError` (409)."""
+    home = Path(settings.path).parent
+    strange = [path for path in kept.files if path not in now and not _below(Path(path), home)]
+    if settings.path not in kept.files or strange:
+        raise CallerError(
+            f"That revision had other files ({', '.join(strange or sorted(kept.files))}), which are not of "
+            "this gateway's configuration: put them in place by hand.",
+            status=409,
+            code="caller_conflict",
+        )
+
+
+def _below(path: Path, home: Path) -> bool:
+    return path.suffix == ".toml" and path.is_absolute() and path.resolve().is_relative_to(home.resolve())
 
 
 _PAGES = {"limit": f"revisions of a page, 1 to {MOST}", "after": "the `next` of the page before"}
@@ -192,7 +235,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/config/apply", "config.write", "Write the file and serve it", _apply, body=TOML,
-        answer="Applied",
+        answer="Applied", keyed=True, alone=True,
     ),
     Operation(
         "GET", "/config/history", "config.read", "Revisions that served, newest first", _history,
@@ -205,6 +248,6 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/config/rollback", "config.write", "Serve an earlier revision again", _rollback,
-        body=ROLLBACK, answer="Applied",
+        body=ROLLBACK, answer="Applied", keyed=True, alone=True,
     ),
 )  # fmt: skip

@@ -134,11 +134,14 @@ class SqlRecords:
 
     # ------------------------------------------------------------------ audit
 
-    def note(self, deeds: Sequence[Deed]) -> None:
-        """Append to the audit what changed no entity."""
+    def note(self, deeds: Sequence[Deed], remember: tuple[str, Answered] | None = None) -> None:
+        """Append to the audit what changed no entity; `remember` as in `Change`. Raises `Conflict` for it."""
         if deeds:
+            now = now_ms()
             with self._transaction() as db:
-                chains.append(db, self.chain, deeds, now_ms())
+                chains.append(db, self.chain, deeds, now)
+                if remember is not None:
+                    _remember(db, *remember, now)
 
     def _refused(self, db: Tables, sheets: Sequence[Sheet]) -> None:
         """What policies refused goes into the audit; for whoever books calls, in the same transaction."""
