@@ -138,7 +138,7 @@ class BadDays(RuleBasedStateMachine):
     def ask(self, kind: str, stream: bool, most: int) -> None:
         """One call to its end, whatever that is."""
         document = self.document(kind, stream, **({"max_tokens": most} if most else {}))
-        with Conversation(self.gateway.url) as talk:
+        with Conversation(self.gateway.url, 60) as talk:
             talk.send(request(document, KEY, Connection="close"))
             answer = talk.rest()
         assert answer[9:12] in (b"200", b"400", b"429", b"500", b"502", b"503", b"504"), answer[:300]
@@ -150,7 +150,7 @@ class BadDays(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["slow", "late", "stalls", "ok"]), size=st.integers(0, 1500))
     def leave(self, kind: str, size: int) -> None:
         """A client that goes after so many bytes."""
-        with Conversation(self.gateway.url) as talk:
+        with Conversation(self.gateway.url, 60) as talk:
             talk.send(request(self.document(kind, True), KEY))
             if size and kind != "late":
                 talk.until(b"data: ", 1 + size // 600)
@@ -159,7 +159,7 @@ class BadDays(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         """A stream that is still open while other things happen."""
-        talk = Conversation(self.gateway.url)
+        talk = Conversation(self.gateway.url, 60)
         talk.send(request(self.document("slow", True), KEY, Connection="close"))
         self.open.append(talk)
 
@@ -202,7 +202,7 @@ class BadDays(RuleBasedStateMachine):
         secret = self.gateway.command("keys", "add", name).split()[0]
         document = self.document("slow", True)
         until("the key is known", lambda: self.status(secret) != 401)
-        with Conversation(self.gateway.url) as talk:
+        with Conversation(self.gateway.url, 60) as talk:
             talk.send(request(document, secret, Connection="close"))
             talk.until(b"\r\n\r\n")
             self.gateway.command("keys", "revoke", name)
@@ -253,7 +253,7 @@ class BadDays(RuleBasedStateMachine):
 
     def places_are_free(self) -> bool:
         """Whether as many calls as are allowed at once are let in, and not one more."""
-        slow = [Conversation(self.gateway.url) for _ in range(CONCURRENT)]
+        slow = [Conversation(self.gateway.url, 60) for _ in range(CONCURRENT)]
         for talk in slow:
             talk.send(request(self.document("slow", True), KEY))
             talk.until(b"\r\n\r\n")
