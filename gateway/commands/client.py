@@ -31,9 +31,12 @@ class Client(Protocol):
         *path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Document:
-        """One operation: its path below /admin/v1 in pieces; `version` is what was read. Raises `Refused`."""
+        """One operation: its path below /admin/v1 in pieces. Raises `Refused`.
+
+        `version` is that of what was read; of a configuration its revision.
+        """
 
 
 def every(client: Client, *path: str, **query: str) -> list[Document]:

@@ -100,6 +100,8 @@ def _done(args: Namespace, done: Document) -> int:
         say_json(done)
     else:
         print(f"Revision {done['revision']} is in place.")
+        for path in done.get("set_aside", ()):
+            print(f"Set aside, as it was no part of it: {path}")
     return 0
 
 
@@ -165,7 +167,8 @@ def _rollback(args: Namespace) -> int:
     body = {**({"to": _named(args.revision)} if args.revision else {}), **_note(args)}
     with connected(args) as client:
         try:
-            done = client.ask("POST", "config", "rollback", body=body)
+            seen = client.ask("GET", "config")["revision"]  # asked twice, it goes back once
+            done = client.ask("POST", "config", "rollback", body=body, version=seen)
         except Told as told:
             raise _unknown(told, args.revision or "before this one") from None
     return _done(args, done)

@@ -75,7 +75,7 @@ class Offline:
         *path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Document:
         """One operation. Raises `Told` where it is refused; `LedgerError` where the ledger can't be used."""
         operation, places = _operation(method, path)
@@ -92,14 +92,15 @@ class Offline:
         places: Mapping[str, str],
         body: Mapping[str, Any] | None,
         query: Mapping[str, str],
-        version: int | None,
+        version: int | str | None,
     ) -> Any:
         operator = Operator(_user(), (ADMIN,))
         operator.demand(operation.permission)
         values = bodies.read(operation.body, body or {}) if operation.body is not None else {}
         if operation.path == "/limits/{limit}":
             await self._desk.count()
-        answer = await operation.run(Ask(self._desk, operator, places, query, values))
+        match = f'"{version}"' if isinstance(version, str) else "*"
+        answer = await operation.run(Ask(self._desk, operator, places, query, values, match))
         if answer.deed is not None:
             deed = answer.deed
             await self._desk.do(lambda books: books.note([deed]))
@@ -138,6 +139,8 @@ class _Desk:
     def __init__(self, settings: Settings, books: LedgerStore, there: bool) -> None:
         self.metrics = Metrics()
         self.settings = settings
+        self._texts: dict[str, str] = {}
+        self._read()
         self._books = books
         self._there = there
         self._limits: Limits | None = None
@@ -146,8 +149,19 @@ class _Desk:
             # Secrets that are not known here make another revision of the same text.
             self.settings = replace(settings, revision=kept[0].id)
 
+    def _read(self) -> None:
+        """Again, with the texts. Raises `ConfigError`."""
+        texts: dict[str, str] = {}
+        path = Path(self.settings.path) if self.settings.path else None
+        self.settings = load(path, os.environ, resolve=False, texts=texts)
+        self._texts = texts
+
+    def texts(self) -> Mapping[str, str]:
+        """The files as they were read."""
+        return self._texts
+
     def _files(self) -> dict[str, str]:
-        return history.masked(history.texts(self.settings), self.settings)
+        return history.masked(self._texts, self.settings)
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Nothing runs."""
@@ -208,7 +222,7 @@ class _Desk:
         fresh = Rewrite(wanted.files, wanted.gone)
         _written(fresh.do)
         try:
-            self.settings = load(Path(self.settings.path), os.environ, resolve=False)
+            self._read()
         except ConfigError as error:
             _written(fresh.undo)
             return Applied(self.settings.revision, str(error))

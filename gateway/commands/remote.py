@@ -72,7 +72,7 @@ class Remote:
         *path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> Document:
         """One operation. Raises `Told` where it is refused, `Refused` where there is no answer."""
         target = "/".join([_PREFIX, *(quote(piece, safe="") for piece in path)])
@@ -84,7 +84,7 @@ class Remote:
             data = json.dumps(body).encode()
             headers["content-type"] = "application/json"
         if version is not None:
-            headers["if-match"] = f'"v{version}"'
+            headers["if-match"] = f'"v{version}"' if isinstance(version, int) else f'"{version}"'
         if method == "POST":
             headers["idempotency-key"] = secrets.token_hex(16)  # asked twice, done once
         return self._answer(*self._twice(method, target, data, headers))

@@ -22,18 +22,8 @@ from gateway.settings.secret import Secret
 _MARK = re.compile(r"\*{3}sha256:([0-9a-f]{16})\*{3}")
 
 
-def texts(settings: Settings) -> dict[str, str]:
-    """The files of a configuration, by path. Files that hold secrets are no part of it."""
-    found = {}
-    for source in settings.sources:
-        path = Path(source)
-        if path.suffix == ".toml" and path.is_file():
-            found[str(path)] = path.read_text("utf-8", "replace")
-    return found
-
-
 def masked(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The same without literal secrets."""
+    """The files of a configuration without its literal secrets."""
     literals = sorted(_literals(settings), key=len, reverse=True)
     found = dict(files)
     for literal in literals:

@@ -53,6 +53,9 @@ class Desk(Protocol):
     def settings(self) -> Settings:
         """The revision that serves."""
 
+    def texts(self) -> Mapping[str, str]:
+        """Its files as they were read, by path, secrets and all."""
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether calls are accepted, and why or why not."""
 

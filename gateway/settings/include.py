@@ -23,6 +23,7 @@ class Reader:
         )  # of the first file
         self.faults: list[Fault] = []
         self.incomplete = False  # a file could not be read: what else looks wrong may not be
+        self.texts: dict[str, str] = {}  # what was read, by path
         self.watched: list[str] = []  # files, and glob patterns whose matches may change
         self._done: set[FilePath] = set()
         self._under_way: list[FilePath] = []
@@ -39,6 +40,7 @@ class Reader:
             self.faults += error.faults
             self.incomplete = True
             return Node({}, Source(shown, file.parent.absolute()))
+        self.texts[str(file.absolute())] = node.source.text
         real = file.resolve()
         self._done.add(real)
         self._under_way.append(real)

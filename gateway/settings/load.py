@@ -32,18 +32,21 @@ def load(
     resolve: bool = True,
     execs: Execs | None = None,
     draft: str | None = None,
+    texts: dict[str, str] | None = None,
 ) -> Settings:
     """The settings in a file, or of the zero-configuration mode. Raises `ConfigError` with all faults.
 
     Without `resolve`, secrets that can't be had are warnings, and no command is run for them: for commands
     of ours that need none. `execs` keeps what commands gave from one reading to the next. A `draft` is read
-    in place of what stands in the file.
+    in place of what stands in the file. `texts` gets the files as they were read, by path.
     """
     reader = Reader(draft)
     if path is None:
         tree = Node({}, Source("environment", Path.cwd(), in_file=False))
     else:
         tree = reader.read(path, str(path))
+    if texts is not None:
+        texts.update(reader.texts)
     reading = Reading(environ, resolve, execs=execs or Execs())
     if not reader.incomplete:
         settings = _read(tree, reading)

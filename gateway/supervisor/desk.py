@@ -72,6 +72,10 @@ class AdminDesk:
         """The revision that serves."""
         return self._revisions.current
 
+    def texts(self) -> Mapping[str, str]:
+        """Its files as they were read."""
+        return self._revisions.texts
+
     async def operator(self, credential: bytes, address: str) -> Operator | None:
         """Who presents this; None where it opens nothing here."""
         return await self._operators.find(credential, address)
@@ -108,7 +112,7 @@ class AdminDesk:
             return
         actor, note = self._by
         try:
-            files = history.masked(history.texts(settings), settings)
+            files = history.masked(self._revisions.texts, settings)
             kept = KeptRevision(
                 settings.revision,
                 int(time.time() * 1000),

@@ -17,6 +17,8 @@ log = logging.getLogger("penstock.config")
 
 # What a running process can't change: these keep the value they had at the start.
 _FIXED = ("listen", "admin", "data_dir")
+# Revisions whose texts are at hand: the one that serves, the one before and the one that may follow.
+_KNOWN = 3
 
 
 class Revisions:
@@ -26,7 +28,9 @@ class Revisions:
         self._path = path
         self._environ = environ
         self.execs = Execs()
-        self.current = load(path, environ, execs=self.execs)
+        texts: dict[str, str] = {}
+        self.current = load(path, environ, execs=self.execs, texts=texts)
+        self._texts = {self.current.revision: texts}
         self.fault = ""  # why the newest configuration does not serve
         self._watched = self.current.sources
         self._seen = fingerprint(self._watched)
@@ -38,19 +42,33 @@ class Revisions:
     def reload(self) -> Settings | None:
         """Read again: the new revision, or None when it is the same or faulty (then `fault` says why)."""
         self._seen = fingerprint(self._watched)  # before reading: a later change is seen next time
+        texts: dict[str, str] = {}
         try:
-            fresh = load(self._path, self._environ, execs=self.execs)
+            fresh = load(self._path, self._environ, execs=self.execs, texts=texts)
         except ConfigError as error:
             self._watch({*self._watched, *(str(Path(fault.file).absolute()) for fault in error.faults)})
             self.refuse(str(error))
             return None
         self._watch(fresh.sources)
         self.fault = ""
+        self._know(fresh.revision, texts)
         if (
             fresh.revision == self.current.revision and not fresh.server.tls
         ):  # a renewed certificate shows nowhere
             return None
         return self._fixed(fresh)
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """The files of the current revision as they were read, by path, secrets and all."""
+        return self._texts[self.current.revision]
+
+    def _know(self, revision: str, texts: dict[str, str]) -> None:
+        self._texts.pop(revision, None)
+        self._texts[revision] = texts
+        for old in list(self._texts)[:-_KNOWN]:
+            if old != self.current.revision:
+                del self._texts[old]
 
     def _watch(self, sources: set[str] | tuple[str, ...]) -> None:
         if set(sources) != set(self._watched):

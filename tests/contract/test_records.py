@@ -172,15 +172,15 @@ def test_a_document_that_can_not_be_kept_is_refused_whole(records: Ledger, docum
 def test_of_two_who_change_the_same_version_at_once_one_wins(store: Store) -> None:
     first, second = store.open("r1"), store.open("r2")
     first.change(change("acme", {"n": 0}))
+    second.change(change("other", {}))  # both have begun their chains
     for turn in range(10):
         outcomes = at_once(
             lambda turn=turn: first.change(change("acme", {"by": 1}, turn + 1)).version,  # type: ignore[misc]
             lambda turn=turn: second.change(change("acme", {"by": 2}, turn + 1)).version,  # type: ignore[misc]
         )
         assert sorted(map(str, outcomes)) == sorted([str(turn + 2), "conflict"])
-    assert (
-        len(whole(first)) == 2 + 1 + 10 == len(list(second.audit()))
-    )  # two beginnings, one made, ten changed
+    # Two beginnings, two made, ten changed.
+    assert len(whole(first)) == 2 + 2 + 10 == len(list(second.audit()))
 
 
 def test_stamps_of_writers_at_once_have_no_gaps_and_nothing_is_missed(store: Store) -> None:

@@ -55,6 +55,9 @@ class Desk:
         await asyncio.sleep(0)  # other requests get their turn, as with a thread
         return work()
 
+    def texts(self) -> Mapping[str, str]:
+        return {}
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         return True, {}
 

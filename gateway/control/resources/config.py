@@ -15,7 +15,7 @@ from gateway.control.body import ROLLBACK, TOML
 from gateway.control.changes import not_found, stale
 from gateway.control.moment import iso
 from gateway.control.operation import MOST, PAGE, Answer, Ask, Operation
-from gateway.control.port import Wanted
+from gateway.control.port import Desk, Wanted
 from gateway.core.errors import CallerError
 from gateway.core.records import Deed, KeptRevision
 from gateway.settings.faults import ConfigError
@@ -38,17 +38,17 @@ def _shown(kept: KeptRevision) -> dict[str, Any]:
 
 
 async def _get(ask: Ask) -> Answer:
-    files = history.masked(history.texts(ask.settings), ask.settings)
+    files = history.masked(ask.desk.texts(), ask.settings)
     revision, warnings = ask.settings.revision, list(ask.settings.warnings)
     return Answer({"revision": revision, "files": files, "warnings": warnings}, tag=revision)
 
 
 async def _validate(ask: Ask) -> Answer:
-    faults, warnings = check(ask.values["toml"], ask.settings)
+    faults, warnings = check(ask.values["toml"], ask)
     return Answer({"valid": not faults, "faults": faults, "warnings": warnings})
 
 
-def check(toml: str, settings: Settings) -> tuple[list[dict[str, Any]], list[str]]:
+def check(toml: str, ask: Ask) -> tuple[list[dict[str, Any]], list[str]]:
     """The faults and warnings of a text, as if it stood where the serving one does. Raises `CallerError`.
 
     No secret is fetched for it, and no command is run.
@@ -59,8 +59,8 @@ def check(toml: str, settings: Settings) -> tuple[list[dict[str, Any]], list[str
             '"file:PATH" there, or the secret again.',
             param="toml",
         )
-    _no_new_commands([toml], settings)
-    root = Path(settings.path) if settings.path else Path.cwd() / "gateway.toml"
+    _no_new_commands([toml], ask.desk)
+    root = Path(ask.settings.path) if ask.settings.path else Path.cwd() / "gateway.toml"
     shown = str(root)
     try:
         settings = load(root, os.environ, resolve=False, draft=toml)
@@ -72,9 +72,9 @@ def check(toml: str, settings: Settings) -> tuple[list[dict[str, Any]], list[str
     return [], [warning.replace(shown, root.name) for warning in settings.warnings]
 
 
-def _no_new_commands(texts: Iterable[str], settings: Settings) -> None:
+def _no_new_commands(texts: Iterable[str], desk: Desk) -> None:
     """What this API is sent must not be run: a command stands in the file first, put there by hand."""
-    known = set().union(*(_commands(text) for text in history.texts(settings).values()))
+    known = set().union(*(_commands(text) for text in desk.texts().values()))
     fresh = set().union(*(_commands(text) for text in texts)) - known
     if fresh:
         raise CallerError(
@@ -107,7 +107,7 @@ async def _apply(ask: Ask) -> Answer:
             status=409,
             code="caller_read_only",
         )
-    faults, _ = check(ask.values["toml"], ask.settings)
+    faults, _ = check(ask.values["toml"], ask)
     if faults:
         lines = "; ".join(f"{f['file']}:{f['line']}:{f['column']} {f['path']} {f['message']}" for f in faults)
         raise CallerError(f"Nothing is changed: {lines}", code="caller_bad_request", param="toml")
@@ -179,13 +179,13 @@ async def _diff(ask: Ask) -> Answer:
         other: Mapping[str, str] = (await _kept(ask, against)).files
     else:
         against = ask.settings.revision
-        other = history.masked(history.texts(ask.settings), ask.settings)
+        other = history.masked(ask.desk.texts(), ask.settings)
     return Answer({"from": kept.id, "to": against, "diff": history.differences(kept.files, other)})
 
 
 async def _rollback(ask: Ask) -> Answer:
     wanted = ask.values.get("to") or ""
-    now = history.texts(ask.settings)
+    now = ask.desk.texts()
     if wanted:
         kept = await _kept(ask, wanted)
     else:
@@ -202,7 +202,7 @@ async def _rollback(ask: Ask) -> Answer:
         kept = others[0]
     _at_home(kept, now, ask.settings)
     files = history.filled(kept.files, ask.settings)
-    _no_new_commands(files.values(), ask.settings)
+    _no_new_commands(files.values(), ask.desk)
     gone = tuple(path for path in now if path not in files)
     return await _serve(ask, files, ask.values.get("note") or f"back to {kept.id}", gone)
 

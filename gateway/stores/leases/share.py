@@ -147,10 +147,12 @@ class Share:
         """What to ask for beyond the need, settling where a second brings one to three questions."""
         since, self.asked_at = now - self.asked_at, now
         if since < 0.35 or not self.stock:
-            self.stock = min(max(2 * self.stock, wanted), self.room)
+            self.stock = max(2 * self.stock, wanted)
         elif since > 1.2:
-            self.stock = max(self.stock // 2, min(wanted, self.room))
-        return max(self.stock, 0)
+            self.stock = max(self.stock // 2, wanted)
+        # All replicas together keep a quarter in hand at most: what is idle in one is wanted in another.
+        self.stock = min(self.stock, max(self.room // (4 * max(self.upstream.replicas, 1)), 1))
+        return self.stock
 
     def refuses(self, short: int, now: float) -> bool:
         """Whether the store has lately said that there is not so much left."""
