@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.codec import dumps
-from gateway.core.multipart import model_span
+from gateway.core.multipart import is_form, model_span
 from gateway.core.route import Target
 from gateway.core.splice import append, replace, spans
 
@@ -22,7 +22,7 @@ def renamed(call: Call, target: Target) -> bytes:
     if document is not None:
         return replace(call.body, "model", dumps(model)) if "model" in document else call.body
     kind = call.header(b"content-type") or b""
-    if kind.startswith(b"multipart/form-data"):
+    if is_form(kind):
         span = model_span(call.body, kind)
         if span is not None:
             return call.body[: span[0]] + model.encode() + call.body[span[1] :]
