@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,6 +12,7 @@ from gateway.core.limit import MICROS
 from gateway.core.policy import Globs, Header, Hours, Levels, Networks, Range, When
 from gateway.settings.faults import did_you_mean, quote
 from gateway.settings.kinds import INVALID, Flag, Kind, Number, Reading, Text, Wrong, text_of
+from gateway.settings.network import shortest
 from gateway.settings.tables import Field, Many, Named, Table
 from gateway.settings.tree import Node
 
@@ -68,14 +68,14 @@ class _Network(Kind):
         text = text_of(node, 'an address range such as "10.0.0.0/8"')
         mark = "!" if text.startswith("!") else ""
         try:
-            return mark + str(ip_network(text.removeprefix("!")))
+            return mark + shortest(text.removeprefix("!"))
         except ValueError:
             pass
         try:
-            right = ip_network(text.removeprefix("!"), strict=False)
+            right = shortest(text.removeprefix("!"), strict=False)
         except ValueError:
             raise Wrong(f'{quote(text)} is not an address range such as "10.0.0.0/8"') from None
-        raise Wrong(f"{quote(text)} has bits beyond its length; write {quote(mark + str(right))}")
+        raise Wrong(f"{quote(text)} has bits beyond its length; write {quote(mark + right)}")
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": "^!?[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}
