@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 # Members of a body that say which tools there are, and which of them is to be called.
-MEMBERS = ("tools", "functions", "web_search_options", "mcp_servers", "plugins")
+MEMBERS = (
+    "tools", "functions", "plugins", "data_sources", "web_search_options", "mcp_servers", "search_parameters",
+    "enable_search",
+)  # fmt: skip
+LISTS = ("tools", "functions", "plugins", "data_sources")  # of them those that are lists of tools
+# And those that stand for one tool each: Chat Completions, Anthropic, xAI, Qwen.
+STANDING = {
+    "web_search_options": "web_search", "mcp_servers": "mcp", "search_parameters": "web_search",
+    "enable_search": "web_search",
+}  # fmt: skip
 CHOICES = ("tool_choice", "function_call")
 
 _OWN = ("function", "custom")  # types whose tools the caller names and runs itself
@@ -27,8 +36,8 @@ class Offered(NamedTuple):
     unknown: bool = False
 
 
-_OTHER_BRINGERS = frozenset(("functions", "web_search_options", "mcp_servers", "plugins", "prompt", "input"))
-_BRINGERS = _OTHER_BRINGERS | {"tools"}
+_BRINGERS = frozenset((*MEMBERS, "prompt", "input"))
+_OTHER_BRINGERS = _BRINGERS - {"tools"}
 _CHAT_TOOL = frozenset(("type", "function"))
 _CHAT_FUNCTION = frozenset(("name", "description", "parameters", "strict"))
 
@@ -80,13 +89,13 @@ def _usual(document: dict[str, Any]) -> Offered | None:
 
 def _thorough(document: dict[str, Any]) -> Offered:
     found = _Found()
-    for member in ("tools", "functions", "plugins"):
+    for member in LISTS:
         if member in document:
             _list(document[member], found, member == "functions", 0)
-    if document.get("web_search_options") is not None:
-        found.names["web_search"] = None
-    if document.get("mcp_servers"):
-        found.names["mcp"] = None
+    for member, name in STANDING.items():
+        value = document.get(member)
+        if value is not None and value is not False and value != []:
+            found.names[name] = None
     if document.get("prompt") is not None and type(document["prompt"]) is dict:
         found.unknown = True  # a prompt kept at the provider brings its own tools
     items = document.get("input")

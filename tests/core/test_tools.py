@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.tools import NOTHING, Offered, chosen, each, names_of, offered
+from gateway.core.tools import NOTHING, UNKNOWN, Offered, chosen, each, names_of, offered
 
 FUNCTION = {"type": "function", "function": {"name": "a", "parameters": {}}}
 
@@ -28,6 +28,15 @@ FUNCTION = {"type": "function", "function": {"name": "a", "parameters": {}}}
             Offered(("web", "web_search_20250305")),
         ),
         ({"tools": [{"type": "mcp", "server_label": "x"}]}, Offered(("mcp",))),
+        ({"web_search_options": {}}, Offered(("web_search",))),
+        ({"mcp_servers": []}, NOTHING),
+        ({"mcp_servers": {"a": "b"}}, Offered(("mcp",))),
+        ({"search_parameters": {"mode": "on"}}, Offered(("web_search",))),
+        ({"enable_search": True}, Offered(("web_search",))),
+        ({"enable_search": "true"}, Offered(("web_search",))),
+        ({"enable_search": False, "search_parameters": None}, NOTHING),
+        ({"data_sources": [{"type": "azure_search", "parameters": {}}]}, Offered(("azure_search",))),
+        ({"data_sources": {"type": "azure_search"}}, UNKNOWN),
         ({"tools": [{"name": "a", "input_schema": {}}]}, Offered(("a",))),
         ({"tools": [{"type": "function", "function": {}}]}, Offered((), True)),
         ({"tools": [FUNCTION, 5]}, Offered(("a",), True)),
