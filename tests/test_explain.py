@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from gateway.core.credential import expired
 from gateway.core.records import TENANT, Actor, Change, Deed
 from gateway.stores.sqlite import SqliteLedger
 
@@ -186,6 +187,53 @@ def test_a_request_that_would_be_refused_says_where_and_why(
 def test_other_endpoints_can_be_asked_about(explained: Explained) -> None:
     status, told = explained.request({"model": "gpt-4o", "input": "x"}, "--endpoint", "/v1/embeddings")
     assert status == 0 and told["endpoint"] == "embeddings"
+
+
+@pytest.mark.parametrize("path", ["chat/completions/", "/v1/chat/%63ompletions", "v1/v1/chat/completions"])
+def test_a_path_is_taken_as_the_gateway_would_take_it(explained: Explained, path: str) -> None:
+    assert explained.request(chat("gpt-4o"), "--endpoint", path)[1]["endpoint"] == "other"
+    query = explained.request(chat("gpt-4o"), "--endpoint", "chat/completions?api-version=1")[1]
+    assert query["endpoint"] == "chat/completions"
+
+
+@pytest.mark.parametrize(
+    "words", [("--endpoint", "../x"), ("--header", "a b: c"), ("--header", "host: x"), ("--endpoint", "a b")]
+)
+def test_a_head_that_the_gateway_would_refuse_is_refused(
+    explained: Explained, words: tuple[str, str]
+) -> None:
+    status, told = explained.request(chat("gpt-4o"), *words)
+    assert (status, told["stage"], told["refused"]["status"]) == (1, "head", 400)
+
+
+def test_a_supposed_content_type_stands_in_place_of_the_usual_one(explained: Explained) -> None:
+    form = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nother\r\n--B--\r\n'
+    (explained.directory / "request.json").write_bytes(form)
+    words = (
+        "--endpoint",
+        "audio/transcriptions",
+        "--header",
+        "content-type: multipart/form-data; boundary=B",
+    )
+    assert explained.json("request.json", *words)["model"] == "other"
+
+
+def test_expiry_is_looked_at_as_of_the_supposed_time(explained: Explained) -> None:
+    told = explained.request(chat("gpt-4o"), "--key", "old", "--at", "1999-01-01")[1]
+    assert "refused" not in told
+    assert explained.request(chat("gpt-4o"), "--key", "old")[1]["refused"]["message"] == expired().message
+
+
+def test_a_client_that_is_no_address_is_wrong_usage(explained: Explained) -> None:
+    (explained.directory / "request.json").write_text("{}")
+    assert "is no IP address" in explained.text("request.json", "--client", "10.0.0")
+
+
+def test_plugins_that_are_not_asked_are_named(explained: Explained) -> None:
+    plugins = '[[plugins]]\nuse = "plugins.example:Example"\n[[plugins]]\nuse = "plugins.webhook:Webhook"\n'
+    (explained.directory / "gateway.toml").write_text(CONFIG + plugins)
+    assert explained.request(chat("gpt-4o"))[1]["not_asked"] == ["plugins.example:Example"]
+    assert "not asked" in explained.text("request.json")
 
 
 def test_a_missing_file_or_key_is_refused(explained: Explained) -> None:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from copy import copy
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from gateway import registry
-from gateway.commands.description import limit, shown, target, words
-from gateway.commands.ledger import opened
-from gateway.commands.moment import parse_moment
-from gateway.commands.output import Misused, Refused, say_json, say_table
+from gateway.commands.description import limit, shown, stages, target, words
+from gateway.commands.output import say_json, say_table
+from gateway.commands.supposed import call_of, key_of
 from gateway.core.call import Call
 from gateway.core.cost import PriceList
-from gateway.core.errors import GatewayError
-from gateway.core.group import groups_of, tenant_of
+from gateway.core.credential import expired, revoked
+from gateway.core.errors import CallerError, GatewayError
 from gateway.core.keys import Keys
 from gateway.core.limit import MICROS, Bucket, Denial, Hold, LimitRule, Standing
 from gateway.core.parts import Parts
-from gateway.core.principal import ANYONE, KeyEntry, Principal
-from gateway.core.records import TENANT, Records
+from gateway.core.principal import ANYONE, KeyEntry
 from gateway.front import body
-from gateway.front.request import place
-from gateway.settings.faults import quote
 from gateway.settings.schema import Settings
 from gateway.stages.policy.stage import Policies
 
@@ -75,9 +67,13 @@ class Tally:
 
 def run(args: Namespace, settings: Settings) -> int:
     """0 when the request would be sent, 1 when it would be refused."""
-    key = _as_if(args, _key(args.key, settings))
-    call = _call(args, _read(args.request, settings), _principal(key, settings))
-    told = forecast(call, key, settings)
+    key = key_of(args, settings)
+    try:
+        call = call_of(args, key, settings)
+    except CallerError as error:
+        told = _begun(args.endpoint, key, settings) | {"stage": "head", "limits": [], "refused": _said(error)}
+    else:
+        told = forecast(call, key, settings)
     if args.json:
         say_json(told)
     else:
@@ -85,78 +81,13 @@ def run(args: Namespace, settings: Settings) -> int:
     return 1 if "refused" in told else 0
 
 
-def _read(name: str, settings: Settings) -> bytes:
-    most = settings.server.bounds.body
-    try:
-        if name == "-":
-            data = sys.stdin.buffer.read(most + 1)
-        else:
-            with Path(name).open("rb") as stream:
-                data = stream.read(most + 1)
-    except OSError as error:
-        raise Refused(f"{name} can't be read: {(error.strerror or str(error)).lower()}") from None
-    if len(data) > most:
-        raise Refused(str(body.too_large(most)))
-    return data
-
-
-def _key(name: str | None, settings: Settings) -> KeyEntry:
-    if name is None:
-        return ANYONE
-    with opened(settings) as ledger:
-        known: list[KeyEntry] = [*settings.keys, *(ledger.keys() if ledger else ())]
-    for key in known:
-        if name in (key.name, key.id):
-            return key
-    raise Refused(f"there is no key named {name}; penstock keys list shows them")
-
-
-def _as_if(args: Namespace, key: KeyEntry) -> KeyEntry:
-    """The key with what the options put in place of its own."""
-    given = {name: value for name in ("tenant", "team", "user") if (value := getattr(args, name)) is not None}
-    if args.roles is not None:
-        given["roles"] = tuple(role.strip() for role in args.roles.split(",") if role.strip())
-    return replace(key, **given) if given else key
-
-
-def _principal(key: KeyEntry, settings: Settings) -> Principal:
-    """The caller in its groups; a tenant that is not in the file may be in the ledger."""
-    tenants = dict(settings.tenants)
-    if key.tenant and key.tenant not in tenants:
-        with opened(settings) as ledger:
-            entity = cast(Records, ledger).entity(TENANT, key.tenant) if ledger else None
-        if entity is not None and not entity.deleted:
-            tenants[key.tenant] = tenant_of(entity.document)
-    return Principal(key, groups_of(tenants, key.tenant, key.team, key.user))
-
-
-def _call(args: Namespace, data: bytes, caller: Principal) -> Call:
-    """The request as the front would make it."""
-    path, known = place(f"/{args.endpoint.strip('/')}")
-    headers = [(b"content-type", b"application/json")]
-    for line in [*(args.header or ()), *([f"x-penstock-tags: {args.tags}"] if args.tags else ())]:
-        name, colon, value = line.partition(":")
-        if not colon or not line.isascii() or not line.isprintable():
-            raise Misused(f"--header: {quote(line)} is not NAME:VALUE in printable ASCII")
-        headers.append((name.strip().lower().encode(), value.strip().encode()))
-    call = Call("POST", path, known, headers, data)
-    call.principal = caller
-    call.client = args.client or ""
-    call.wall = parse_moment("--at", args.at).timestamp() if args.at else time.time()
-    return call
-
-
 def forecast(call: Call, key: KeyEntry, settings: Settings) -> dict[str, Any]:
     """What would happen, as a JSON document; `refused` says why nothing would be sent."""
     tally = Tally()
-    told: dict[str, Any] = {
-        "revision": settings.revision,
-        "endpoint": call.endpoint,
-        "key": key.name if key.origin != ANYONE.origin else None,
-    }
+    told = _begun(call.endpoint, key, settings)
     try:
         told["stage"] = "auth"
-        _usable(key)
+        _usable(key, call.wall)
         told["stage"] = "body"
         body.read(call, settings.server.bounds.body)
         told |= {"model": call.model or None, "stream": call.stream}
@@ -169,11 +100,15 @@ def forecast(call: Call, key: KeyEntry, settings: Settings) -> dict[str, Any]:
                 else:
                     stage.admit(call)
     except GatewayError as error:
-        told["refused"] = {"status": error.status, "code": error.code, "message": error.message}
+        told["refused"] = _said(error)
+        if error.code == "policy_address_not_allowed" and not call.client:
+            told["refused"]["message"] += " Name the one it would come from with --client."
     else:
         del told["stage"]
     if call.plan is not None:
         told |= _route(call, settings)
+    if plugins := _unasked(settings):
+        told["not_asked"] = plugins
     told["limits"] = [_limit(bucket, amount) for bucket, amount in tally.charges]
     if call.hold is not None:
         told["reserved"] = {"tokens": call.hold.tokens, "usd": call.hold.micros / MICROS}
@@ -191,10 +126,26 @@ def _judged(stage: Policies, call: Call, told: dict[str, Any]) -> None:
     told["set"] = changes(before, call)
 
 
-def _usable(key: KeyEntry) -> None:
-    if key.revoked or (key.expires is not None and key.expires <= time.time()):
-        state = "revoked" if key.revoked else "expired"
-        raise GatewayError(f"This key is {state}.", status=401, code=f"caller_{state}_key")
+def _unasked(settings: Settings) -> list[str]:
+    """Plugins that could refuse, change or answer a call: some would ask others, so none is run."""
+    uses = {use for use, _ in settings.plugins}
+    return [stage["use"] for stage in stages(settings) if stage["use"] in uses and "admit" in stage["verbs"]]
+
+
+def _begun(endpoint: str, key: KeyEntry, settings: Settings) -> dict[str, Any]:
+    name = key.name if key.origin != ANYONE.origin else None
+    return {"revision": settings.revision, "endpoint": endpoint, "key": name}
+
+
+def _said(error: GatewayError) -> dict[str, Any]:
+    return {"status": error.status, "code": error.code, "message": error.message}
+
+
+def _usable(key: KeyEntry, at: float) -> None:
+    if key.revoked:
+        raise revoked()
+    if key.expires is not None and key.expires <= at:
+        raise expired()
 
 
 def _parts(settings: Settings, tally: Tally) -> Parts:
@@ -263,6 +214,8 @@ def _print(told: dict[str, Any]) -> None:
         print(f"\nrefused by {told['stage']}: {refused['status']} {refused['code']}: {refused['message']}")
     elif "reserved" in told:
         print(f"\nreserves {told['reserved']['tokens']} tokens, at most {told['reserved']['usd']:.6f} USD")
+    if told.get("not_asked"):
+        print(f"plugins are not asked here: {', '.join(told['not_asked'])}")
 
 
 def _outcome(entry: dict[str, Any]) -> str:
