@@ -3,9 +3,8 @@
 Options: `url` (of what decides, such as "http://127.0.0.1:8181/v1/data/penstock/allow"), `timeout` ("50ms"),
 `fail` ("closed" or "open": what holds while no decision can be had), `cache` ("1s": how long one is
 remembered, "0s" not at all), `body` (true: the request's document goes along), `token` ("env:NAME", sent as a
-bearer token), `connections` (64), `ca` (a PEM file) and `name` ("opa", in refusals and metrics).
-
-What is asked, and which answers are understood, stands in docs/policies.md.
+bearer token), `connections` (64), `ca` (a PEM file) and `name` ("opa", in refusals and metrics). What is
+asked, and which answers are understood, stands in docs/policies.md.
 """
 
 from __future__ import annotations
@@ -23,15 +22,19 @@ from gateway.core.call import Call
 from gateway.core.codec import JSONError, dumps, loads
 from gateway.core.errors import FaultError, PolicyError, UpstreamError
 from gateway.core.parts import Parts
+from gateway.core.policy import Setting
 from gateway.core.ports import Stage
 from gateway.core.reply import Reply
 from gateway.core.tokens import estimate
-from gateway.core.tools import offered
+from gateway.core.tools import MEMBERS, offered
 from gateway.net.egress import transport
 from gateway.net.outbound import Outbound
 from gateway.net.port import Transport
 from gateway.settings.schema import BackendSettings, Deadlines
 from gateway.settings.secret import Secret
+from gateway.stages.policy.demands import Unmet
+from gateway.stages.policy.edits import edit_of
+from gateway.stages.policy.seen import Seen
 
 log = logging.getLogger("penstock.opa")
 
@@ -48,6 +51,9 @@ _SETTABLE = {
     "temperature": (int, float), "top_p": (int, float), "seed": (int,), "user": (str,), "store": (bool,),
     "safety_identifier": (str,), "service_tier": (str,), "parallel_tool_calls": (bool,),
 }  # fmt: skip
+
+# What the question is made of: none may be there twice, another server might read the other one.
+_LOOKED_AT = ("model", "stream", "prompt", "input", *MEMBERS)
 
 
 class Decision(NamedTuple):
@@ -117,6 +123,7 @@ class Opa(Stage):
     def _input(self, call: Call) -> dict[str, Any]:
         """What a policy can decide by; no secret is in it."""
         assert call.principal is not None, "auth comes first"
+        unambiguous(call, _LOOKED_AT, ("tools", "functions"))
         key, document = call.principal.key, call.document or {}
         tools = offered(document)
         told: dict[str, Any] = {
@@ -217,22 +224,21 @@ class Opa(Stage):
             self._set(call, decision.settings)
 
     def _set(self, call: Call, settings: Mapping[str, Any]) -> None:
-        document = call.document
-        if document is None:
-            call.reasons["policy"] = self._name
-            told = f"The policy `{self._name}` requires settings that this body can't take."
-            raise PolicyError(told, code="policy_requirement", status=400)
+        """As a policy does: nothing where it means nothing, a refusal where it can't be made."""
         unambiguous(call, settings)
-        changed = {
-            name: value for name, value in settings.items() if name not in document or document[name] != value
-        }
-        draft = Draft(call)
-        for name, value in changed.items():
-            draft.put(name, value)
-        if changed:
+        seen, draft = Seen(call, None), None
+        for name, value in settings.items():
+            edit = edit_of(Setting(name, value), seen)
+            if isinstance(edit, Unmet):
+                call.reasons["policy"] = self._name
+                told = f"The policy `{self._name}` requires {edit.what}."
+                raise PolicyError(told, code="policy_requirement", status=400, param=edit.param)
+            if edit is not None:
+                draft = draft or Draft(call)
+                edit(draft)
+        if draft is not None:
             self._count("set")
-            past = call.reasons.get("policy")
-            call.reasons["policy"] = f"{past},{self._name}" if past else self._name
+            call.reasons["policy"] = ",".join(filter(None, (call.reasons.get("policy"), self._name)))
 
     def _count(self, decision: str) -> None:
         counted = ("policies", self._name, decision)

@@ -232,8 +232,52 @@ def test_settings_of_the_answer_change_what_is_forwarded() -> None:
             assert json.loads(call.body) == call.document
             assert call.document is not None and call.document["temperature"] == 0.2
             assert call.reasons["policy"] == "opa" and parts.counts["policies", "opa", "set"] == 1
-            form = given.call("/audio/transcriptions", body=b"--x", key=given.entry())
-            assert await verdict(stage, form) == "policy_requirement"
+            for field, said in (("temperature", "policy_requirement"), ("prompt", "")):
+                body = b'--x\r\ncontent-disposition: form-data; name="%b"\r\n\r\n1' % field.encode()
+                form = given.call("/audio/transcriptions", body=body, key=given.entry())
+                assert await verdict(stage, form) == said
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "document", "set_", "sent"),
+    [
+        ("embeddings", {"model": "m", "input": "x"}, {"temperature": 0.2, "user": "u"}, {"user": "u"}),
+        ("chat/completions", {"model": "m", "seed": 1}, {"seed": 2}, {"seed": 2}),
+        ("responses", {"model": "m", "input": "x"}, {"seed": 2, "parallel_tool_calls": False}, {}),
+        ("models", None, {"temperature": 0.2}, None),
+    ],
+)
+def test_settings_are_made_where_they_mean_something(
+    endpoint: str, document: Any, set_: dict[str, Any], sent: Any
+) -> None:
+    async def scenario() -> None:
+        async with (
+            OpaServer(lambda asked: {"allow": True, "set": set_}) as server,
+            opened(server) as (stage, _),
+        ):
+            call = chat()
+            call.endpoint, call.path = endpoint, f"/{endpoint}"
+            call.document = document
+            call.body = b"" if document is None else json.dumps(document).encode()
+            assert await verdict(stage, call) == ""
+            assert call.document == (None if document is None else {**document, **sent})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model":"m","Tools":[]}', b'{"model":"m","tools":[],"tools":[]}', b'{"model":"m","MODEL":"x"}'],
+)
+def test_what_could_be_read_in_two_ways_is_not_asked_about(body: bytes) -> None:
+    async def scenario() -> None:
+        async with OpaServer() as server, opened(server) as (stage, _):
+            call = chat()
+            call.body, call.document = body, json.loads(body)
+            assert await verdict(stage, call) == "caller_bad_request"
+            assert not server.inputs
 
     asyncio.run(scenario())
 
