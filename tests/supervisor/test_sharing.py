@@ -106,9 +106,8 @@ def test_two_replicas_that_each_hold_what_the_other_needs_do_not_both_fail(
         async with replicas(redis.url, tmp_path, [left, right], 2) as made:
             for _ in range(5):
                 for replica, one in zip(made, (left, right), strict=True):
-                    hold = await replica.take(0, (one, "a", 1))
-                    assert isinstance(hold, Hold)
-                    replica.settle(0, hold)
+                    # What another has just settled may be on its way.
+                    replica.settle(0, await sooner_or_later(replica, (one, "a", 1)))
                 takes = [replica.take(0, (left, "a", 1), (right, "a", 1)) for replica in made]
                 outcomes = await asyncio.gather(*takes)
                 assert admitted(outcomes) == 1
@@ -294,9 +293,7 @@ def test_what_a_replica_that_ends_had_on_lease_is_there_for_others_at_once(
 async def until_taken(replica: Replica, charge: Any, seconds: float = 30.0) -> float:
     """When it could be taken, in seconds from now."""
     began = time.monotonic()
-    while not isinstance(await replica.take(0, charge), Hold):
-        assert time.monotonic() - began < seconds
-        await asyncio.sleep(0.02)
+    await sooner_or_later(replica, charge, seconds)
     return time.monotonic() - began
 
 
@@ -383,3 +380,12 @@ def test_nothing_is_kept_of_what_is_no_longer_counted(redis: servers.Redis, tmp_
             assert 0 < int(ttl[1:]) <= 75_000
 
     run(scenario)
+
+
+async def sooner_or_later(replica: Replica, charge: Any, seconds: float = 30.0) -> Hold:
+    """The hold, once it can be had."""
+    began = time.monotonic()
+    while not isinstance(outcome := await replica.take(0, charge), Hold):
+        assert time.monotonic() - began < seconds
+        await asyncio.sleep(0.02)
+    return outcome

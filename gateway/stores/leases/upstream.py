@@ -237,6 +237,7 @@ class Upstream:
         account = question.account
         self._waiting.pop(account.name, None)
         if not question.need or reply.granted >= question.need:
+            share.waiting_since = 0.0  # who has come meanwhile asks anew
             return
         if reply.others and not share.waiting_since:
             share.waiting_since = now
