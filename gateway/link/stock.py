@@ -69,7 +69,11 @@ class Stock:
         now = self._clock()
         bucket.seen = now
         if bucket.low == CLEAN and bucket.kind == REQUESTS:
-            self._mark(bucket)
+            if not bucket.dirty:
+                bucket.dirty = True
+                self._dirty.append(bucket)
+            if not (bucket.live and self._ticking):
+                self._keep(bucket)
         bucket.low = -1
         if now < bucket.asking_until or now < bucket.denied_until or now < bucket.tight_until:
             return
@@ -80,13 +84,6 @@ class Stock:
         else:
             bucket.low = bucket.stock // 2
 
-    def _mark(self, bucket: LeasedBucket) -> None:
-        """It has something to report."""
-        if not bucket.dirty:
-            bucket.dirty = True
-            self._dirty.append(bucket)
-        self._keep(bucket)
-
     def _keep(self, bucket: LeasedBucket) -> None:
         if not bucket.live:
             bucket.live = True
@@ -96,7 +93,11 @@ class Stock:
     def give(self, bucket: LeasedBucket, units: int) -> None:
         """Something was settled, and `units` became free."""
         now = bucket.seen = self._clock()
-        self._mark(bucket)
+        if not bucket.dirty:
+            bucket.dirty = True
+            self._dirty.append(bucket)
+        if not (bucket.live and self._ticking):
+            self._keep(bucket)
         if units > 0 and now < bucket.tight_until:
             self._freed[bucket.name] = bucket
             self._soon()
@@ -209,11 +210,13 @@ class Stock:
         used = []
         for bucket in dirty:
             bucket.dirty = False
+            spent, over = bucket.spent, bucket.over  # as `report` does
             if bucket.kind == REQUESTS:
                 bucket.low = CLEAN
-            amounts = bucket.report()
-            if amounts != (0, 0):
-                used.append([bucket.name, *amounts])
+                spent, bucket.base = bucket.base - bucket.free, bucket.free
+            if spent or over:
+                bucket.spent = bucket.over = 0
+                used.append((bucket.name, spent, over))
         if used:
             self._post({"t": "used", "used": used})
 

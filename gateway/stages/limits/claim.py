@@ -9,6 +9,7 @@ from gateway.core.call import Call
 from gateway.core.cost import SCALE
 from gateway.core.prompt import DENSEST, Prompt, density, measure
 from gateway.core.tokens import estimate
+from gateway.stages.limits.ample import BOUNDS, GENERATING, WELL
 from gateway.stages.limits.habit import ENOUGH
 from gateway.stages.limits.terms import OUTPUT, TOKENS, USD, Terms
 
@@ -16,12 +17,9 @@ DEFAULT_OUTPUT = 1024  # tokens of an answer whose length nobody bounds and nobo
 PLENTY = 8  # a claim is small where so many of it would fit into what is left
 _UNLEARNED = 2  # the part of what is left that a call may claim before anything is known about its answers
 
-_WELL = 128  # answers after which only some of them are looked at
 _MOST_OUTPUT = 1 << 31
 _MOST_ANSWERS = 128
 _LEAST_BOUND = 16  # tokens; some providers take no smaller bound
-_GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
-_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 # How much is claimed: first all that the call could use, which costs nobody anything while that is little
 # beside what is left; then what it is likely to use, and a part of what is left; then only the former.
@@ -35,17 +33,19 @@ class Claim:
     provider is asked for, 0 where the caller's word was left as it is.
     """
 
-    __slots__ = ("answers", "bound", "input", "level", "most", "output", "prompt", "stated", "terms")
+    __slots__ = ("answers", "bound", "input", "level", "most", "output", "prompt", "stated", "terms", "turn")
 
     def __init__(self, call: Call, terms: Terms) -> None:
         document: dict[str, Any] = call.document  # type: ignore[assignment]
         self.terms = terms
+        self.turn = 0
         self.level = _ALL
         self.prompt: Prompt | None = None
         self.answers = 1
         self.most = self.bound = self.output = 0
         self.stated = False
         if terms.measured:
+            self.turn = terms.habits[0].turn
             self.prompt = prompt = measure(call.body, document, call.model)
             size, messages, attached = prompt
             # As `Prompt.most`, without the frame; and as much as was learned, where that is more.
@@ -54,12 +54,12 @@ class Claim:
                 self.input = self._learned(prompt)
         else:
             self.input = estimate(call.body, document)
-        if call.endpoint in _GENERATING:
+        if call.endpoint in GENERATING:
             self._answer(document)
 
     def _answer(self, document: dict[str, Any]) -> None:
         most = 0
-        for name in _BOUNDS:
+        for name in BOUNDS:
             if name in document:
                 given = document[name]
                 if type(given) is int and given > most:
@@ -168,7 +168,7 @@ class Claim:
             return
         self.bound = self.output // self.answers
         draft = Draft(call)
-        for name in _BOUNDS:
+        for name in BOUNDS:
             given = draft.document.get(name)
             if type(given) is int and given > self.bound:
                 draft.put(name, self.bound)
@@ -182,7 +182,7 @@ class Claim:
         if self.bound and each >= self.bound:  # cut short: nobody knows how long it would have been
             each = min(2 * each, self.most // self.answers)
         own = habits[0]
-        if own.seen >= _WELL and own.skips():
+        if own.seen >= WELL and self.turn & 3:
             return
         own.observe(each)
         if own.seen < 64 or not own.seen & 15:

@@ -43,16 +43,11 @@ class Habit:
         self._counts = array("H", bytes(2 * _PLACES))
         self._total = 0
         self.seen = 0
-        self.turn = 0
+        self.turn = 0  # calls that were looked at by `ample.py`
         self.output = 0
         self.density = 0.0
         self.overhead = 0
         self.written = 0.0
-
-    def skips(self) -> bool:
-        """Three of four times: what is well known is not looked at each time."""
-        self.turn += 1
-        return self.turn & 3 != 0
 
     def observe(self, output: int) -> None:
         """An answer of so many generated tokens."""

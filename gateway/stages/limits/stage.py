@@ -12,6 +12,7 @@ from gateway.core.ports import Stage
 from gateway.core.principal import Principal
 from gateway.core.reply import Reply
 from gateway.core.usage import PROVIDER, UNKNOWN
+from gateway.stages.limits.ample import ample
 from gateway.stages.limits.claim import Claim
 from gateway.stages.limits.growth import Growth
 from gateway.stages.limits.refusal import refused, unpriced
@@ -54,6 +55,16 @@ class Limits(Stage):
             self._unpriced(call, terms)
         if not model or call.document is None:
             return self._unmeasured(call, terms)
+        if terms.measured and (bounds := ample(call, terms)) is not None:
+            charges = tuple(zip(terms.buckets, terms.amounts(bounds), strict=False))
+            taken = self._leases.try_take(charges, bounds[1], bounds[2])
+            if type(taken) is Hold:
+                taken.output = bounds[5]
+                call.hold = taken
+                call.memo["ratelimit"] = wire(terms.shown)
+                if self._leases.degraded:
+                    _say_lost(call)
+                return None
         claim = Claim(call, terms)
         if not terms.buckets:
             call.hold = Hold(claim.tokens, claim.micros())

@@ -1,0 +1,60 @@
+"""A plain call to a known model, of a caller who has plenty left: what it may use at most, in few steps.
+
+Measuring a claim (`claim.py`) costs several times as much; it is what tells how close a caller may get to
+the end of a limit. Far from it a bound that is too high harms nobody: it is held for as long as the call
+takes, and settled by what was used.
+"""
+
+from __future__ import annotations
+
+from gateway.core.call import Call
+from gateway.core.cost import SCALE
+from gateway.core.prompt import DENSEST
+from gateway.stages.limits.terms import Terms
+
+AMPLE = 64  # as many such calls would fit into what is left
+WELL = 128  # answers after which only some of them are looked at
+GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
+BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+_MESSAGES = 16
+
+
+def ample(call: Call, terms: Terms) -> tuple[int, ...] | None:
+    """Amounts in the order of `core.limit.UNITS`; None where the call is to be measured.
+
+    One of four is measured in any case: the gateway goes on learning.
+    """
+    habits = terms.habits
+    habit = habits[0]
+    habit.turn = turn = habit.turn + 1
+    if not turn & 3 or habit.density > DENSEST or call.endpoint not in GENERATING:
+        return None
+    if habit.seen < WELL and habits[-1].seen < WELL:  # with a new model each answer is looked at
+        return None
+    document = call.document
+    messages = document.get("messages")  # type: ignore[union-attr]
+    if type(messages) is not list or len(messages) > _MESSAGES or "n" in document or "best_of" in document:  # type: ignore[operator]
+        return None
+    for each in messages:
+        if type(each) is not dict or type(each.get("content")) is not str:
+            return None
+    output, cap = 0, terms.cap
+    for name in BOUNDS:
+        if name in document:  # type: ignore[operator]
+            given = document[name]  # type: ignore[index]
+            if type(given) is int and given > output:
+                output = given
+    if cap and (not output or cap < output):
+        output = cap
+    if not output:
+        return None
+    # As `Prompt.most`, of the whole body.
+    input = (len(call.body) * 23 >> 5) + 4 * len(messages) + 16 + habit.overhead
+    dearest_in, dearest_out, request = terms.rates
+    micros = request - (-(input * dearest_in + output * dearest_out) // SCALE)
+    amounts = (1, input + output, micros, 1, input, output)
+    for bucket, unit in terms.measured:
+        if amounts[unit] * AMPLE > bucket.left + bucket.free:
+            return None
+    return amounts
