@@ -72,8 +72,7 @@ def test_who_comes_near_the_end_of_a_limit_is_measured_each_time() -> None:
         {"max_tokens": 50, "messages": "a"},
         {"max_tokens": 50, "messages": [1]},
         {"max_tokens": 10**30},
-        {"max_tokens": True},
-        {"max_tokens": -1},
+        {"max_tokens": True, "stream": True},
     ],
     ids=str,
 )
@@ -101,7 +100,6 @@ def test_a_new_model_is_measured_until_its_answers_are_known() -> None:
     bounds=st.dictionaries(
         st.sampled_from(["max_tokens", "max_completion_tokens", "max_output_tokens"]),
         st.integers(-1, 5000),
-        min_size=1,
     ),
     overhead=st.integers(0, 500),
     cap=st.integers(0, 3000),
@@ -113,9 +111,7 @@ def test_the_bound_is_never_below_the_measured_claim(
     terms.habits[0].overhead, terms.cap, terms.habits[0].turn = overhead, cap, 0
     made = same(first, messages=[{"role": "user", "content": text} for text in texts], **bounds)
     found = ample(made, terms)
-    if found is None:
-        assert max(bounds.values()) <= 0 and not cap
-        return
+    assert found is not None
     claim = Claim(made, terms)
     requests, tokens, micros, calls, input, output = found
     assert (requests, calls, output) == (1, 1, claim.output)

@@ -48,7 +48,10 @@ def ample(call: Call, terms: Terms) -> tuple[int, ...] | None:
     if cap and (not output or cap < output):
         output = cap
     if not output:
-        return None
+        # A stream of unknown length may have to be topped up, by what its claim says.
+        output = 0 if call.stream else habit.output or terms.usual()
+        if not output:
+            return None
     # As `Prompt.most`, of the whole body.
     input = (len(call.body) * 23 >> 5) + 4 * len(messages) + 16 + habit.overhead
     dearest_in, dearest_out, request = terms.rates
