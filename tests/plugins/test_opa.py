@@ -234,7 +234,8 @@ def test_settings_of_the_answer_change_what_is_forwarded() -> None:
             assert call.reasons["policy"] == "opa" and parts.counts["policies", "opa", "set"] == 1
             for field, said in (("temperature", "policy_requirement"), ("prompt", "")):
                 body = b'--x\r\ncontent-disposition: form-data; name="%b"\r\n\r\n1' % field.encode()
-                form = given.call("/audio/transcriptions", body=body, key=given.entry())
+                kind = [(b"content-type", b"multipart/form-data; boundary=x")]
+                form = given.call("/audio/transcriptions", headers=kind, body=body, key=given.entry())
                 assert await verdict(stage, form) == said
 
     asyncio.run(scenario())
