@@ -131,7 +131,8 @@ def test_confidential_data_stays_in_the_eu() -> None:
 def test_dear_calls_need_approval_and_nights_need_the_office() -> None:
     policed = ready("office-hours")
     dear = {**CHAT, "model": "priced", "max_tokens": 6000}
-    assert policed.verdict(dear) == DENIED and policed.verdict(dear, tags="approved") == ""
+    assert policed.verdict(dear) == DENIED and policed.verdict(dear, roles=("dear-calls",)) == ""
+    assert policed.verdict(dear, tags="dear-calls") == DENIED
     cheap = {**CHAT, "model": "priced", "max_tokens": 60}
     night = NOON + 11 * 3600
     assert policed.verdict(cheap, roles=("person",)) == ""
@@ -154,7 +155,11 @@ def test_the_first_example_does_what_the_page_says() -> None:
     policed = Policed(block("tools-need-approval"))
     tools = {**CHAT, "tools": [function("a")]}
     assert policed.verdict(tools, tenant="acme") == DENIED
-    assert policed.verdict(tools, tenant="acme", tags="approved") == ""
+    assert policed.verdict(tools, tenant="acme", roles=("caller", "tools")) == ""
+    assert (
+        policed.verdict(tools, tenant="acme", tags="tools", headers=[(b"x-penstock-session", b"tools")])
+        == DENIED
+    )
     assert policed.verdict(tools, tenant="other") == ""
     call = policed.call({**CHAT, "temperature": 1}, tags="workflow:claims")
     assert policed.judge(call) == "" and call.document is not None and call.document["temperature"] == 0.2
