@@ -35,7 +35,16 @@ def key_id(name: str) -> str:
     return "key_" + hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
+def no_empty_lists(node: Node, reading: Reading) -> None:
+    """An empty list would allow everything; whoever wrote it may have meant the opposite."""
+    for name in ("models", "endpoints", "networks"):
+        item = node.value.get(name)
+        if item is not None and item.value == []:
+            reading.fault(item, "is empty: leave it out to allow all, or name what is allowed")
+
+
 def _key(values: dict[str, Any], node: Node, reading: Reading) -> Any:
+    no_empty_lists(node, reading)
     given = [name for name in ("key", "hash") if name in node.value]
     if len(given) == 2:
         reading.fault(node.value["hash"], "both key and hash are given; keep one of them", at_key=True)

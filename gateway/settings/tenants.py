@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.core.group import Capture, Member, Tenant
-from gateway.settings.callers import GLOBS, LABEL
+from gateway.settings.callers import GLOBS, LABEL, no_empty_lists
 from gateway.settings.kinds import INVALID, Flag, Number, Reading, Text
 from gateway.settings.network import NETWORKS
 from gateway.settings.quantities import Duration, Size
@@ -51,6 +51,12 @@ class _Members(Named):
 
 
 def _tenant(values: dict[str, Any], node: Node, reading: Reading) -> Tenant:
+    no_empty_lists(node, reading)
+    for kind in ("teams", "users"):
+        members = node.value[kind].value if kind in node.value else {}
+        for member in members.values() if isinstance(members, dict) else ():
+            if isinstance(member.value, dict):
+                no_empty_lists(member, reading)
     return Tenant(str(node.path[-1]), **values)
 
 
