@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.generations import Generations
 from gateway.core.group import Group, Tenant, groups_of
 from gateway.core.principal import KeyEntry, Principal
 
-_MOST_CALLERS = 4096
+_MOST_CALLERS = 8192  # twice
 
 
 class Keys:
@@ -20,7 +21,7 @@ class Keys:
         self._principals: dict[bytes, Principal] = {}
         self._digests: dict[str, tuple[bytes, ...]] = {}  # by the key's id
         self._tenants: Mapping[str, Tenant] = {}
-        self._callers: dict[KeyEntry, Principal] = {}
+        self._callers: Generations[KeyEntry, Principal] = Generations(_MOST_CALLERS)
         self.replace(entries, tenants)
 
     def find(self, digest: bytes) -> Principal | None:
@@ -30,11 +31,10 @@ class Keys:
     def caller(self, entry: KeyEntry) -> Principal:
         """The principal of one that no key stands for, such as a token's: the memo of equal ones is kept."""
         lasting = replace(entry, expires=None)
-        known = self._callers.get(lasting)
+        known = self._callers.find(lasting)
         if known is None:
-            if len(self._callers) >= _MOST_CALLERS:
-                self._callers.clear()
-            known = self._callers[lasting] = Principal(lasting, self._groups(entry))
+            known = Principal(lasting, self._groups(entry))
+            self._callers.keep(lasting, known)
         return Principal(entry, known.groups, known.memo)
 
     def renew(self) -> None:
@@ -47,7 +47,7 @@ class Keys:
         Of the same secret the later entry counts.
         """
         self._tenants = {tenant.name: tenant for tenant in tenants}
-        self._callers = {}
+        self._callers.clear()
         former, self._principals, self._digests = self._principals, {}, {}
         for entry in entries:
             self._add(entry, former)
@@ -75,7 +75,7 @@ class Keys:
     def _regroup(self, tenants: Iterable[Tenant]) -> None:
         """Other tenants: only the principals whose groups are different now are made anew."""
         self._tenants = {tenant.name: tenant for tenant in tenants}
-        self._callers = {}
+        self._callers.clear()
         memos: dict[str, dict[Any, Any]] = {}  # by the key's id: one for both secrets of a rotated key
         for digest, principal in list(self._principals.items()):
             key, groups = principal.key, self._groups(principal.key)

@@ -65,6 +65,7 @@ _DROPPED = frozenset(
 )
 _DROPPED_PREFIXES = (b"x-penstock-", b"x-forwarded-", b"cf-", b"x-amz-", b"x-ms-")
 
+_OWN = frozenset((b"authorization", b"x-api-key", b"api-key"))
 _MEMO_ENTRIES = 2048
 _MEMO_LINE = 512
 
@@ -84,7 +85,7 @@ MEMO: dict[bytes, Field] = {}  # read by `request.parse` without a call
 def field(line: bytes) -> Field:
     """A header line (without its CRLF) taken apart, and remembered. Raises `CallerError` (400)."""
     found = _parse(line)
-    if len(line) <= _MEMO_LINE:
+    if len(line) <= _MEMO_LINE and found.pair[0] not in _OWN:  # each caller has another
         if len(MEMO) >= _MEMO_ENTRIES:
             MEMO.clear()
         MEMO[line] = found

@@ -11,6 +11,7 @@ import re
 from gateway.core import credential
 from gateway.core.call import Headers, Origin
 from gateway.core.errors import CallerError
+from gateway.core.generations import Generations
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
 from gateway.observe import trace
 
@@ -143,9 +144,16 @@ def parse(data: bytes) -> Head:
 
 # Heads that passed, by their bytes without the digits of content-length: a client's requests differ in
 # nothing else. What is found here was parsed strictly once, and the digits are looked at each time.
-_heads: dict[bytes, Head] = {}
-_MOST_HEADS = 1024
 _LONGEST_HEAD = 4096
+_MOST_HEADS = 16 << 20  # bytes, twice: ten thousand callers' heads
+_FIELD = 250  # bytes that a header takes beside its text, about
+
+
+def _weight(seen: bytes, head: Head) -> int:
+    return 3 * len(seen) + _FIELD * len(head.headers)
+
+
+_heads: Generations[bytes, Head] = Generations(_MOST_HEADS, _weight)
 _LENGTH_ENDS = b"ength: "
 
 
@@ -155,7 +163,8 @@ def recall(data: bytes, end: int) -> tuple[Head, int] | None:
     if cut < 7:
         return None
     stop = data.find(b"\r", cut, end + 1)
-    head = _heads.get(data[:cut] + data[stop:end])
+    seen = data[:cut] + data[stop:end]
+    head = _heads.young.get(seen) or _heads.find(seen)
     digits = data[cut:stop]
     if head is None or not digits.isdigit() or len(digits) > 18:
         return None
@@ -168,9 +177,7 @@ def remember(data: bytes, end: int, head: Head) -> None:
     line = data[:cut].rpartition(b"\r\n")[2].lower()
     if line != b"content-length: " or head.length < 0 or end > _LONGEST_HEAD or head.trace:
         return  # a traced head comes once
-    if len(_heads) >= _MOST_HEADS:
-        _heads.clear()
-    _heads[data[:cut] + data[data.find(b"\r", cut, end + 1) : end]] = head
+    _heads.keep(data[:cut] + data[data.find(b"\r", cut, end + 1) : end], head)
 
 
 _targets: dict[bytes, tuple[str, str, bytes, str, int]] = {}

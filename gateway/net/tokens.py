@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from gateway.core.generations import Generations
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.token import LONGEST, Jwt, KeySet
 from gateway.net.jwt import BadToken, Checker, UnknownKey, is_token
@@ -31,7 +32,7 @@ class Tokens:
         self._keys = keys
         self._caller = caller
         self._checker = Checker(rule, keys)
-        self._good: dict[bytes, Principal] = {}
+        self._good: Generations[bytes, Principal] = Generations(_MOST)
         self._bad: dict[bytes, float] = {}
         self._generation = keys.generation
 
@@ -49,7 +50,7 @@ class Tokens:
             self.forget()
         seen = hashlib.sha256(token).digest()
         now = time.time()
-        known = self._good.get(seen)
+        known = self._good.find(seen)
         if known is not None and known.until is not None and now < known.until:
             return known
         if self._bad.get(seen, 0.0) > now:
@@ -75,9 +76,7 @@ class Tokens:
         principal = self._caller(self._checker.check(token, now))
         expires = principal.key.expires
         principal.until = now + self._rule.cache if expires is None else min(expires, now + self._rule.cache)
-        if len(self._good) >= _MOST:
-            self._good.clear()
-        self._good[seen] = principal
+        self._good.keep(seen, principal)
         return principal
 
     def _refuse(self, seen: bytes, now: float, error: BadToken) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from gateway.core import credential
 from gateway.core.call import Call
+from gateway.core.generations import Generations
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.principal import ANYONE, Principal, digest
 from gateway.core.reply import Reply
 
 _MAX_KEY = 512  # bytes; no key is longer, so a longer one need not be hashed
-_MAX_SEEN = 4096
+_MAX_SEEN = 16_384  # twice
 
 
 class Auth(Stage):
@@ -30,7 +31,7 @@ class Auth(Stage):
     def __init__(self, options: Any, parts: Parts) -> None:
         self._keys = parts.keys
         self._anyone = Principal(ANYONE) if parts.auth_mode == "open" else None
-        self._seen: dict[bytes, Principal] = {}
+        self._seen: Generations[bytes, Principal] = Generations(_MAX_SEEN)
         self._generation = parts.keys.generation
         self._tokens: Any = None
         if parts.jwt is not None and self._anyone is None:
@@ -47,7 +48,7 @@ class Auth(Stage):
         if self._generation != self._keys.generation:
             self._forget()
         presented = call.header(b"authorization")
-        principal = self._seen.get(presented) if presented is not None else None
+        principal = self._seen.find(presented) if presented is not None else None
         if principal is None:
             found = self._find(call, presented)
             if type(found) is not Principal:
@@ -86,9 +87,7 @@ class Auth(Stage):
         if principal.key.revoked:
             raise credential.revoked()
         if authorization is not None:
-            if len(self._seen) >= _MAX_SEEN:
-                self._seen.clear()
-            self._seen[authorization] = principal
+            self._seen.keep(authorization, principal)
         return principal
 
     def _look_up(self, secret: bytes) -> Principal | None:

@@ -100,8 +100,8 @@ def test_what_is_remembered_is_bounded_and_holds_no_token(monkeypatch: pytest.Mo
     for each in made:
         world.find(each)
         world.find(each + b"A")
-    assert len(world.tokens._good) <= 50 and len(world.tokens._bad) <= 50
-    assert all(len(seen) == 32 for seen in [*world.tokens._good, *world.tokens._bad])
+    assert len(world.tokens._good) <= 100 and len(world.tokens._bad) <= 50
+    assert all(len(seen) == 32 for seen in [*world.tokens._good.young, *world.tokens._bad])
 
 
 def test_a_token_that_is_too_long_is_refused_before_anything_is_done_with_it() -> None:
