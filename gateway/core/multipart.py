@@ -47,6 +47,8 @@ def model_span(body: bytes, content_type: bytes) -> tuple[int, int] | None:
     at = 2 if body.startswith(b"\r\n" + mark) else 0
     if not body.startswith(mark, at):
         raise _malformed("does not begin with its boundary")
+    if b"\r" + mark in body:
+        raise _malformed("has a line that ends with CR alone before a boundary")
     for _ in range(_MAX_PARTS):
         start = at + len(mark)
         if body.startswith(b"--", start):
@@ -72,12 +74,10 @@ def model_span(body: bytes, content_type: bytes) -> tuple[int, int] | None:
 
 def _next(body: bytes, mark: bytes, start: int) -> int:
     """Where the boundary stands next at the beginning of a line, -1 where it does not."""
-    at = body.find(mark, start)
-    while at >= 0 and body[at - 1] not in b"\r\n":
-        at = body.find(mark, at + 1)
-    if at >= 0 and not body.startswith(b"\r\n", at - 2):
+    at = body.find(b"\n" + mark, start)
+    if at >= 0 and body[at - 1] != 0x0D:
         raise _malformed("has a line that does not end with CRLF before a boundary")
-    return at
+    return at + 1 if at >= 0 else -1
 
 
 def _malformed(how: str) -> CallerError:

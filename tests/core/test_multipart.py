@@ -76,6 +76,8 @@ def test_another_parameter_is_not_taken_for_the_boundary() -> None:
         form(MODEL) + part("model", b"dear"),
         form(part("x", b"y", "\r\nX-A: " + "a" * 5000), MODEL),
         form(part("x", b"y\n--B\n"), MODEL),
+        form(part("x", b"y\r--B\r"), MODEL),
+        form(part("x", b"\n--B\n"), MODEL),
         form(part("x", b"y\r\n--Bx"), MODEL),
         form(part("x", b"y\r\n--B \r\n"), MODEL),
         form(b'--B\r\nContent-Disposition: form-data;\r\n name="model"\r\n\r\ndear\r\n', MODEL),
