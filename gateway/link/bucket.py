@@ -110,7 +110,8 @@ class LeasedBucket:
             self.peak = amount
         since, self.asked_at = now - self.asked_at, now
         # Where there is plenty a little more: many callers who each come now and then ask seldom.
-        least = (16 if self.left > 1000 * self.peak else 4) * self.peak
+        left, peak = self.left, self.peak
+        least = (64 if left > 10_000 * peak else 16 if left > 1000 * peak else 4) * peak
         if since < 0.25 or not self.stock:
             self.stock = min(max(2 * self.stock, least), self.rule.amount)
         elif since > 1.0:

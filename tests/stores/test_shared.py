@@ -53,3 +53,18 @@ def test_who_comes_while_another_s_question_is_under_way_is_asked_for_as_well() 
     assert [question.need for question in questions] == [1]
     asked.answer(questions, left=Reply("ok", granted=1))
     assert asked.verdicts() == {1: False, 2: True}
+
+
+def test_a_refusal_is_forgotten_as_soon_as_the_store_tells_of_more() -> None:
+    asked = Asked()
+    asked.ask(1, "left")
+    asked.answer(asked.questions(), left=Reply("ok", retry=1.0))
+    assert asked.verdicts() == {1: False}
+    account = asked.authority.account("left", "a")
+    assert account is not None
+    asked.authority.upstream.urge(account)  # such as to report what was used
+    asked.answer(asked.questions(), left=Reply("ok", left=1))
+    asked.ask(2, "left")
+    assert 2 not in asked.verdicts()
+    asked.answer(asked.questions(), left=Reply("ok", granted=1))
+    assert asked.verdicts()[2]

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
-from gateway.core.limit import UNITS, Bucket, scope_values
+from gateway.core.generations import Generations
+from gateway.core.limit import UNITS, Bucket, LimitRule, scope_values
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend, Leases
 from gateway.core.principal import Principal
@@ -21,6 +22,7 @@ REQUESTS, TOKENS, USD, CONCURRENT, INPUT, OUTPUT = range(len(UNITS))
 _MEASURED = frozenset((TOKENS, USD, INPUT, OUTPUT))
 _MOST = 256  # of one principal: callers choose names of models, and tags
 _MOST_HABITS = 64
+_MOST_GROUPS = 1024  # twice
 
 
 class Rates(NamedTuple):
@@ -93,6 +95,10 @@ class Compiler:
         self._backends: Mapping[str, Backend] = parts.backends
         self._caps = {rule.name: rule.max_output for rule in parts.models}
         self._habits = Habits()
+        # Of those who are alike but for their keys: buckets; None where the rule looks at the key.
+        self._groups: Generations[object, list[tuple[LimitRule, list[Bucket] | None]]] = Generations(
+            _MOST_GROUPS
+        )
         self.tagged = any(["tag" in rule.scope for rule in parts.limits])
 
     def compile(self, principal: Principal, call: Call, known: dict[object, Terms], name: object) -> Terms:
@@ -123,17 +129,37 @@ class Compiler:
         return (own[model], *wider, self._habits.of("", model))
 
     def _buckets(self, principal: Principal, call: Call) -> list[Bucket]:
-        key, plan = principal.key, call.plan
+        key, backend = principal.key, call.plan.targets[0].backend  # type: ignore[union-attr]
         values = {"tenant": key.tenant, "team": key.team, "user": key.user, "key": key.id}
-        values |= {"model": call.model[:128], "backend": plan.targets[0].backend}  # type: ignore[union-attr]
+        values |= {"model": call.model[:128], "backend": backend}
+        group = (key.tenant, key.team, key.user, values["model"], backend, call.tags)
+        known = self._groups.find(group)
+        if known is None:
+            known = [
+                (rule, None if "key" in rule.scope else self._of(rule, values, values, call))
+                for rule in self._rules
+            ]
+            known = [each for each in known if each[1] != []]
+            self._groups.keep(group, known)
         names = {**values, "key": key.name}  # counted by id, which never changes; matched by name as well
-        found = []
-        for rule in self._rules:
-            counted = scope_values(rule, values, call.tags)
-            for value, named in zip(counted, scope_values(rule, names, call.tags), strict=True):
-                if fnmatchcase(named, rule.match) or fnmatchcase(value, rule.match):
-                    found.append(self._leases.bucket(rule, value))
+        found: list[Bucket] = []
+        for rule, buckets in known:
+            found += self._of(rule, values, names, call) if buckets is None else buckets
         return found
+
+    def _of(
+        self, rule: LimitRule, values: Mapping[str, str], names: Mapping[str, str], call: Call
+    ) -> list[Bucket]:
+        """The buckets of a rule for a call."""
+        counted = scope_values(rule, values, call.tags)
+        if rule.match != "*":
+            named = scope_values(rule, names, call.tags)
+            counted = [
+                value
+                for value, name in zip(counted, named, strict=True)
+                if fnmatchcase(name, rule.match) or fnmatchcase(value, rule.match)
+            ]
+        return [self._leases.bucket(rule, value) for value in counted]
 
     def _priced(self, call: Call, plan: Plan) -> list[Price | None]:
         """What each target of the plan costs; the echo costs nothing."""

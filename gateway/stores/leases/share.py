@@ -173,6 +173,8 @@ class Share:
         self.retry_at = now + reply.retry
         if reply.granted:
             self.refused_until = self.waiting_since = 0.0
+        elif reply.left > self.refused_left:
+            self.refused_until = 0.0  # else workers hear of more than they are given, and ask without end
 
     def bounds_at(self, rule: LimitRule, wall: float) -> Sequence[float]:
         """The calendar period at `wall`, the one before and the one after, as four borders."""
