@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import secrets
 import zlib
+from itertools import product
 from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import CallerError
-from gateway.core.multipart import model_of
+from gateway.core.multipart import is_form, model_of
 
 # Endpoints whose body must be a JSON object; on other paths the body is passed on as it is.
 JSON_ENDPOINTS = frozenset(
@@ -37,6 +38,10 @@ MODEL_ENDPOINTS = frozenset(("chat/completions", "completions", "embeddings"))
 _LARGE = 16 * 1024
 _EARLY = 1024  # bytes in which the bulky member must begin
 _BULKY = (b'"messages"', b'"input"')
+# "Model", "MODEL" …: every other way to write it.
+_OTHER_CASE = frozenset(
+    "".join(letters) for letters in product(*[(letter, letter.upper()) for letter in "model"])
+) - {"model"}
 _STAND_IN = 1 << 61 | secrets.randbits(61)  # nobody can put it there on purpose
 
 
@@ -62,9 +67,9 @@ def read(call: Call, limit: int) -> None:
         read_json(call)
         return
     kind = call.header(b"content-type") or b""
-    if kind.startswith(b"multipart/form-data"):
+    if is_form(kind):
         call.model = model_of(call.body, kind)
-    elif kind.startswith(b"application/json"):
+    elif kind.lower().startswith(b"application/json"):
         _glance(call)
 
 
@@ -86,7 +91,9 @@ def _glance(call: Call) -> None:
     """On a path the gateway does not know, a JSON body's model routes it, if there is one."""
     try:
         document = parse(call.body)
-    except CallerError:
+    except CallerError as error:
+        if error.param == "model":
+            raise  # one too many: which of them would be asked?
         return
     call.document = document
     if isinstance(document.get("model"), str):
@@ -113,8 +120,11 @@ def parse(body: bytes) -> dict[str, Any]:
         raise CallerError(f"The body must be a JSON object, not {_kind(document)}.")
     # The model that is authorised must be the one that is forwarded: with two of them a server
     # may take the first and another the last. Escapes (\u006d…) could hide the second.
+    # And some servers do not mind the case of names: they would read "Model" as well.
     if (outline.count(b'"model"') > 1 or b"\\u006" in outline) and _twice(outline, "model"):
         raise CallerError("'model' is given twice.", param="model")
+    if not document.keys().isdisjoint(_OTHER_CASE):
+        raise CallerError("'model' must be written in small letters.", param="model")
     return document
 
 

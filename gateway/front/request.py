@@ -26,7 +26,11 @@ _TARGET = re.compile(
     rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9\-._~!$&'()*+,;=:@/]*)*)"
     rb"(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|{}%]*))?\Z"
 )
-_DOTS = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:/|\Z)|//|%2[fF]\.|%00|%5[cC]")
+# Empty and dot segments, also where a server decodes slashes and dots, or drops a segment's parameters.
+_SLASH, _DOT = rb"(?:/|%2[fF])", rb"(?:\.|%2[eE])"
+_DOTS = re.compile(
+    rb"%b%b{1,2}(?:%b|;|%%3[bB]|\Z)|%b{2}|%%2[fF]\.|%%00|%%5[cC]" % (_SLASH, _DOT, _SLASH, _SLASH)
+)
 _SLASH_V1 = re.compile(r"/v1(?=/|\Z)")
 
 # Where two of them stand, one server would take the first and another the last.

@@ -64,6 +64,27 @@ def test_a_bad_body_is_400(body: bytes) -> None:
     assert refused(call(body)).status == 400
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"model":"a","Model":"b"}', b'{"MODEL":"b"}', b'{"model":"a","mod\\u0045l":"b"}']
+)
+def test_the_model_is_written_in_small_letters(body: bytes) -> None:
+    assert refused(call(body)).status == 400
+    json_elsewhere = call(body, "other", content_type="Application/JSON")
+    assert refused(json_elsewhere).status == 400
+
+
+def test_a_media_type_has_no_case() -> None:
+    data = form(("model", b"whisper-1"))
+    made = call(data, "audio/transcriptions", content_type="Multipart/Form-Data; Boundary=bo-und")
+    read(made, LIMIT)
+    assert made.model == "whisper-1"
+
+
+def test_two_models_are_refused_on_unknown_paths_too() -> None:
+    twice = call(b'{"model":"a","model":"b"}', "other", content_type="application/json")
+    assert refused(twice).status == 400
+
+
 def test_model_may_stand_deeper_a_second_time() -> None:
     made = call(b'{"model":"m","metadata":{"model":"x"},"tools":[{"model":"y"}]}')
     read(made, LIMIT)
