@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
+from gateway.core.amend import unambiguous
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import CallerError, PolicyError
@@ -20,7 +22,10 @@ _MAX_TAGS = 16
 _OURS = frozenset((b"x-penstock-tags", b"x-penstock-session", b"x-penstock-route"))
 _TAG = re.compile(r"[A-Za-z0-9._:/=+@-]{1,64}\Z")
 _SESSION = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}\Z")
-_IN_PATH = re.compile(r"/(?:openai/)?(?:deployments|engines)/([^/]+)")
+# Some servers fold the case of paths.
+_IN_PATH = re.compile(r"/(?:openai/)?(?:deployments|engines)/([^/]+)", re.IGNORECASE)
+_BATCHES = re.compile(r"/batches/?\Z", re.IGNORECASE)
+_JSON = re.compile(rb"\s*\{|\xef\xbb\xbf|\xff\xfe|\xfe\xff|\x00")  # as a text in any of its encodings begins
 
 # Here a provider takes a model of its own choice when none is named.
 _MODELED = frozenset(
@@ -59,6 +64,9 @@ class Access(Stage):
             _name_model(call, rights)
         if rights.listed:
             self._check(call, principal, rights)
+            if rights.chosen and call.method == "POST" and _BATCHES.search(call.path) is not None:
+                message = "This key may use certain models only; a batch names its models in a file."
+                raise PolicyError(message, code="policy_model_denied")
         return None
 
     def _check(self, call: Call, principal: Principal, rights: Rights) -> None:
@@ -108,27 +116,40 @@ def _name_model(call: Call, rights: Rights) -> None:
     if call.endpoint == "models" and len(call.path) > len("/models/"):
         call.model = unquote(call.path[len("/models/") :])
         return
-    in_path = _IN_PATH.match(call.path)
+    in_path = _IN_PATH.match(call.path) or _IN_PATH.match(unquote(call.path))
     if in_path is not None:
         named = unquote(in_path.group(1))
         if call.model not in ("", named) and (who := rights.model(named)):
             raise PolicyError(f"{who} may not use the model `{named[:128]}`.", code="policy_model_denied")
         call.model = call.model or named
-    elif rights.chosen and not call.model and call.document is None and call.body:
-        _read_model(call)
+    elif rights.chosen and not call.model:
+        for named in parse_qs(call.query.decode("ascii", "replace")).get("model", ()):
+            if who := rights.model(named):
+                raise PolicyError(f"{who} may not use the model `{named[:128]}`.", code="policy_model_denied")
+        if call.document is None and call.body:
+            _read_model(call)
 
 
 def _read_model(call: Call) -> None:
-    """What a body that nobody has read says. It is no matter of the head, so it is not remembered."""
+    """What a body that nobody has read says. It is no matter of the head, so it is not remembered.
+
+    One that is JSON to some servers and not to us is refused: they would ask a model that nobody has seen.
+    """
     call.memo["read"] = True
-    if call.body.lstrip()[:1] != b"{":
+    kind = (call.header(b"content-type") or b"").lower()
+    if b"json" not in kind and _JSON.match(call.body) is None:
         return
     try:
         document = loads(call.body)
     except JSONError:
-        return
-    if isinstance(document.get("model"), str):
-        call.model = document["model"]
+        message = "This key may use certain models only, and this body can't be read as JSON."
+        raise PolicyError(message, code="policy_model_denied", param="model") from None
+    if isinstance(document, dict):
+        twin = copy(call)
+        twin.document = document
+        unambiguous(twin, ("model",))
+        if isinstance(document.get("model"), str):
+            call.model = document["model"]
 
 
 def _told(call: Call, name: bytes, value: bytes) -> None:

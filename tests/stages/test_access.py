@@ -159,8 +159,52 @@ def test_a_verdict_that_depends_on_the_body_is_marked_as_such() -> None:
     assert not made.memo
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model": "o1", "x": NaN}', b'{"model": "o1"', '{"model":"o1"}'.encode("utf-16"), b"\xef\xbb\xbf{}"],
+)
+def test_a_body_that_is_json_to_others_and_not_to_us_needs_a_key_for_all_models(body: bytes) -> None:
+    assert code(call("/other", endpoint="other", body=body, key=GPT)) == "policy_model_denied"
+    assert code(call("/other", endpoint="other", body=body, key=entry())) == ""
+
+
+@pytest.mark.parametrize("body", [b'{"model":"o1","model":"gpt-4"}', b'{"Model":"o1","model":"gpt-4"}'])
+def test_a_body_that_nobody_has_read_names_its_model_once(body: bytes) -> None:
+    with pytest.raises(CallerError):
+        access.admit(call("/other", endpoint="other", body=body, key=GPT))
+
+
+@pytest.mark.parametrize("path", ["/openai/%64eployments/o1/chat/completions", "/Engines/o1/completions"])
+def test_a_model_in_the_path_is_found_however_the_path_is_written(path: str) -> None:
+    assert code(call(path, endpoint="other", body=b"x", key=GPT)) == "policy_model_denied"
+    assert code(call(path.replace("o1", "gpt-4"), endpoint="other", body=b"x", key=GPT)) == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "verdict"),
+    [
+        (b"model=o1", "policy_model_denied"),
+        (b"mod%65l=%6f1", "policy_model_denied"),
+        (b"a=b&model=gpt-4", ""),
+        (b"x=o1", ""),
+    ],
+)
+def test_a_model_in_the_query_is_one_that_is_asked_for(query: bytes, verdict: str) -> None:
+    made = call("/realtime/calls", endpoint="other", body=b"v=0", key=GPT)
+    made.query = query
+    assert code(made) == verdict
+
+
+def test_a_key_for_some_models_makes_no_batches_and_may_read_them() -> None:
+    batch = {"input_file_id": "f"}
+    for path in ("/batches", "/Batches/", "/messages/batches"):
+        assert code(call(path, batch, endpoint="other", key=GPT)) == "policy_model_denied"
+    assert code(call("/batches", batch, key=entry())) == ""
+    assert code(call("/batches", method="GET", key=GPT)) == ""
+
+
 def test_a_body_that_is_no_json_is_left_alone() -> None:
-    made = call("/other", endpoint="other", body=b"{not json", key=GPT)
+    made = call("/other", endpoint="other", body=b"not json", key=GPT)
     assert code(made) == ""
     made = call("/other", endpoint="other", body=json.dumps({"model": 3}).encode(), key=entry(models=("a",)))
     assert code(made) == ""
