@@ -86,6 +86,12 @@ def test_an_attribute_of_the_caller_or_the_call_is_compared(
         ("stream = true", {"stream": "true"}, True),  # some servers take it for true
         ("images = true", {"messages": [{"content": [{"type": "image_url", "image_url": {}}]}]}, True),
         ("images = true", {"messages": [{"content": [{"type": "text", "text": "x"}]}]}, False),
+        ("images = true", {"messages": [{"content": [{"type": "document", "source": {"type": "content",
+                           "content": [{"type": "image"}]}}]}]}, True),
+        ("images = true", {"prompt": {"id": "p", "variables": {"x": {"type": "input_image"}}}}, True),
+        ("images = true", {"messages": [{"content": [{"type": ["image"]}, {"type": {}}]}]}, False),
+        ("images = true", {"prompt": {"id": "p"}}, True),  # it may have some of its own
+        ("images = true", {"prompt": "text"}, False),
         ("temperature = { above = 0.5 }", {"temperature": 0.6}, True),
         ("temperature = { above = 0.5 }", {"temperature": 0.5}, False),
         ("temperature = { above = 0.5 }", {}, True),  # then the provider's own default holds
@@ -95,12 +101,17 @@ def test_an_attribute_of_the_caller_or_the_call_is_compared(
         ("max_tokens = { above = 100 }", {"max_tokens": 5, "max_completion_tokens": 101}, True),
         ("max_tokens = { above = 100 }", {"max_completion_tokens": 100}, False),
         ("max_tokens = { above = 100 }", {}, True),
+        ("max_tokens = { above = 100 }", {"max_tokens": -1}, True),  # to some servers: no bound
         ("max_tokens = { above = 100 }", {"max_output_tokens": 5}, True),  # means nothing to this endpoint
         ("tokens = { above = 1000 }", {"messages": [{"role": "user", "content": "x" * 8000}]}, True),
         ("tokens = { above = 1000 }", {}, False),
         ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 6000}, True),
         ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 4000}, False),
         ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 3000, "n": 2}, True),
+        ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 100, "n": 400}, True),
+        ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 3000, "n": 2.0}, True),
+        ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 3000, "n": "2"}, True),
+        ("cost = { above = 0.5 }", {"model": "priced", "max_tokens": 3000, "best_of": 2}, True),
         ("cost = { above = 0.5 }", {"model": "nobody-priced-this"}, True),  # unknown is not free
         ('tool_choice = "required"', {"tools": [function("a")], "tool_choice": "required"}, True),
         ('tool_choice = "a"', {"tool_choice": {"type": "function", "function": {"name": "a"}}}, True),
@@ -241,6 +252,45 @@ def test_callers_who_are_alike_in_what_policies_look_at_share_what_is_remembered
     assert len(policed.stage._known) == 2
     policed = when('key = "n1"')
     assert [policed.verdict(CHAT, name=f"n{number}") for number in range(3)] == ["", DENIED, ""]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/chat/completions/", "/chat/%63ompletions", "/Chat/Completions", "/chat%2Fcompletions",
+     "/deployments/d/chat/completions", "/openai/deployments/d/chat/completions",
+     "/v1/chat/completions", "/openai/v1/chat/completions"],
+)  # fmt: skip
+def test_an_endpoint_written_otherwise_may_be_that_endpoint(path: str) -> None:
+    body = {"tools": [function("a")]}
+    assert when('endpoint = "chat/*"').verdict(body, path, endpoint="other") == DENIED
+    assert when('endpoint = "!chat/completions"').verdict(body, path, endpoint="other") == DENIED
+    assert when('endpoint = "embeddings"').verdict(body, path, endpoint="other") == ""
+    allowing = Policed(
+        '[access]\ndefault = "deny"\n[[policies]]\nname = "a"\nwhen = { endpoint = "chat/completions" }\n'
+        "allow = true\n"
+    )
+    assert allowing.verdict(body, path, endpoint="other") == DENIED
+    assert allowing.verdict(body) == ""
+
+
+@pytest.mark.parametrize("model", ["Dear-1", "DEAR-1", " dear-1"])
+def test_a_model_written_otherwise_may_be_that_model(model: str) -> None:
+    assert when('model = "dear*"').verdict({**CHAT, "model": model}) == DENIED
+    assert when('model = "!dear*"').verdict({**CHAT, "model": model}) == DENIED
+    assert when('model = "other"').verdict({**CHAT, "model": model}) == ""
+    allowing = (
+        '[access]\ndefault = "deny"\n[[policies]]\nname = "a"\nwhen = { model = "dear*" }\nallow = true\n'
+    )
+    assert Policed(allowing).verdict({**CHAT, "model": model}) == DENIED
+    written = model.strip()
+    assert Policed(allowing.replace("dear*", written)).verdict({**CHAT, "model": written}) == ""
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "image/png"])
+def test_a_body_that_is_neither_document_nor_form_may_ask_for_any_model(kind: str) -> None:
+    policed, headers = when('model = "dear"'), [(b"content-type", kind.encode())]
+    assert policed.verdict(None, "/audio/transcriptions", body=b"model=dear", headers=headers) == DENIED
+    assert policed.verdict(None, "/files", body=b"model=dear", headers=headers) == ""
 
 
 def test_a_call_of_a_path_with_an_id_is_compared_by_path_and_endpoint() -> None:

@@ -133,7 +133,15 @@ def test_a_setting_for_a_fallback_holds_for_the_call() -> None:
 
 def test_a_ceiling_lowers_what_is_above_and_leaves_what_is_below() -> None:
     policed = doing("set = { temperature = { at_most = 0.2 } }")
-    for given, expected in ((1.5, 0.2), (0.1, 0.1), (0, 0), ("0.9", 0.2), (None, 0.2), (True, 0.2)):
+    for given, expected in (
+        (1.5, 0.2),
+        (0.1, 0.1),
+        (0, 0),
+        ("0.9", 0.2),
+        (None, 0.2),
+        (True, 0.2),
+        (-1, 0.2),
+    ):
         assert forwarded(policed, {"temperature": given})["temperature"] == expected
     assert forwarded(policed, {})["temperature"] == 0.2
 
@@ -154,6 +162,7 @@ def test_an_exact_value_stands_whatever_the_caller_says() -> None:
         ("/chat/completions", "gpt-4o", {"max_completion_tokens": 500}, {"max_completion_tokens": 100}),
         ("/chat/completions", "m", {"max_tokens": 50}, {"max_tokens": 50}),
         ("/chat/completions", "m", {"max_tokens": None}, {"max_tokens": 100}),
+        ("/chat/completions", "m", {"max_tokens": -1}, {"max_tokens": 100}),
         (
             "/chat/completions",
             "m",
@@ -230,6 +239,8 @@ def test_a_call_that_is_as_it_is_to_be_keeps_its_bytes_and_has_no_reason() -> No
         ({"tools": [{"type": "function"}, OK]}, {"tools": [OK]}),
         ({"web_search_options": {}, "tools": [OK]}, {"tools": [OK]}),
         ({"mcp_servers": [{"url": "x"}]}, {}),
+        ({"search_parameters": {}, "enable_search": True}, {}),
+        ({"data_sources": [{"type": "web_search"}, {"type": "x"}]}, {"data_sources": [{"type": "x"}]}),
     ],
 )  # fmt: skip
 def test_tools_are_taken_out_with_the_choices_that_named_them(
@@ -260,10 +271,11 @@ def test_what_can_not_be_set_is_refused_rather_than_sent() -> None:
     assert policed.verdict({"input_file_id": "f"}, "/batches") == REQUIRED
     assert policed.verdict({"x": 1}, "/threads/1/runs", endpoint="other") == REQUIRED
     form = b'--b\r\nContent-Disposition: form-data; name="temperature"\r\n\r\n0.9\r\n--b--\r\n'
-    assert policed.verdict(None, "/audio/transcriptions", body=form) == REQUIRED
-    assert (
-        policed.verdict(None, "/audio/transcriptions", body=form.replace(b"temperature", b"language")) == ""
-    )
+    kind = [(b"content-type", b"multipart/form-data; boundary=b")]
+    assert policed.verdict(None, "/audio/transcriptions", body=form, headers=kind) == REQUIRED
+    other = form.replace(b"temperature", b"language")
+    assert policed.verdict(None, "/audio/transcriptions", body=other, headers=kind) == ""
+    assert policed.verdict(None, "/audio/transcriptions", body=b"temperature=2") == REQUIRED
     assert policed.verdict(None, "/files", body=form.replace(b"temperature", b"purpose")) == ""
     assert policed.verdict(None, "/responses/r_1", endpoint="responses", method="GET") == ""
 
@@ -297,6 +309,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
     [
         ("/chat/completions", {"response_format": FORMAT}, True),
         ("/chat/completions", {"response_format": {"type": "json_schema"}}, False),
+        ("/chat/completions", {"response_format": {**FORMAT, "json_schema": {"schema": {}}}}, False),
         ("/chat/completions", {"response_format": {"type": "json_object"}}, False),
         ("/chat/completions", {"response_format": "json_schema"}, False),
         ("/chat/completions", {}, False),
@@ -354,6 +367,62 @@ NESTED = {
 def test_no_unconstrained_tool_execution_is_one_line(document: dict[str, Any], met: bool) -> None:
     policed = doing('require = { tools = "constrained" }')
     assert policed.verdict({**CHAT, **document}) == ("" if met else REQUIRED)
+
+
+ANY: dict[str, Any] = {"type": "object", "properties": {}}
+CLOSED: dict[str, Any] = {**ANY, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("inside", "met"),
+    [
+        ({"type": "string"}, True),
+        ({"type": ["string", "null"]}, True),
+        ({"enum": ["a", 1]}, True),
+        ({"$ref": "#/$defs/one"}, True),
+        ({"$ref": "#"}, True),
+        ({"anyOf": [{"type": "null"}, CLOSED]}, True),
+        ({"type": "array", "items": {"type": "string"}}, True),
+        ({"type": "array", "prefixItems": [{"type": "string"}], "items": False}, True),
+        ({}, False),
+        (True, False),
+        ({"description": "anything"}, False),
+        (ANY, False),
+        ({**CLOSED, "patternProperties": {".*": {}}}, False),
+        ({"type": "array"}, False),
+        ({"type": "array", "items": {}}, False),
+        ({"type": "array", "prefixItems": [ANY], "items": False}, False),
+        ({"$ref": "https://schemas.example/any"}, False),
+        ({"$ref": "#/x-elsewhere"}, False),
+        ({"$dynamicRef": "#a"}, False),
+        ({"anyOf": [{"type": "null"}, {}]}, False),
+    ],
+)
+def test_a_constrained_schema_is_closed_at_every_depth(inside: Any, met: bool) -> None:
+    schema = {**CLOSED, "properties": {"a": inside}, "$defs": {"one": CLOSED}, "x-elsewhere": {}}
+    policed = doing('require = { tools = "constrained" }')
+    assert policed.verdict({**CHAT, "tools": [strict("f", schema)]}) == ("" if met else REQUIRED)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "function", "strict": True, "function": {"name": "f", "parameters": CLOSED}},
+        {
+            "type": "function",
+            "strict": True,
+            "function": {"name": "f", "strict": False, "parameters": CLOSED},
+        },
+        {"type": "function", "name": "f", "parameters": ANY, "function": strict("f")["function"]},
+        {"type": "function", "parameters": ANY, "function": strict("f")["function"]},
+        {"type": "function", "function": {**strict("f")["function"], "input_schema": ANY}},
+        {"type": "function", "function": {"name": "f", "strict": True}},
+    ],
+)
+def test_a_function_written_in_two_forms_is_not_constrained(tool: dict[str, Any]) -> None:
+    policed = doing('require = { tools = "constrained" }')
+    assert policed.verdict({**CHAT, "tools": [tool]}) == REQUIRED
+    assert policed.verdict({"tools": [tool]}, "/responses") == REQUIRED
 
 
 def test_the_same_holds_for_responses_with_their_flat_tools() -> None:

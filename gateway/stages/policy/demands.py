@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple, TypeGuard
 
 from gateway.core.policy import Demand, Globs, Tooling
@@ -10,6 +11,9 @@ from gateway.stages.policy.predicates import matcher, some
 from gateway.stages.policy.seen import BOUNDS, EMPTY, GENERATING, OPAQUE, PLAIN, Seen
 
 _DEPTH = 32  # of schemas inside schemas
+_FLAT = frozenset(("name", "strict", "parameters", "input_schema"))  # of a function that is not in `function`
+_BOUNDING = ("enum", "const", "$ref", "anyOf", "oneOf", "allOf")  # say what a value is, as `type` does
+_LOCAL = re.compile(r"#(/(\$defs|definitions)/[^/]+)?")  # where a schema is looked at
 
 
 class Unmet(NamedTuple):
@@ -83,7 +87,7 @@ def _json_schema(form: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def _has_schema(form: Any) -> bool:
-    return type(form) is dict and type(form.get("schema")) is dict
+    return type(form) is dict and type(form.get("schema")) is dict and bool(form["schema"])
 
 
 # -- tools
@@ -111,13 +115,16 @@ def _strict(seen: Seen, constrained: bool) -> Unmet | None:
         count += 1
         name = (names_of(tool).names or ("?",))[0][:64]
         function = tool.get("function", tool) if type(tool) is dict else {}
+        if function is not tool and not _FLAT.isdisjoint(tool):
+            return Unmet(f"functions that are written in one form; `{name}` is written in two", "tools")
         if member == "functions" or tool.get("type", "function") != "function" or type(function) is not dict:
             if constrained or member == "functions":
                 return Unmet(f"strict functions as the only tools; `{name}` is none", "tools")
             continue
-        if function.get("strict") is not True and tool.get("strict") is not True:
+        if function.get("strict") is not True:
             return Unmet(f'"strict": true on every function; `{name}` lacks it', "tools")
-        if constrained and not closed(function.get("parameters", function.get("input_schema"))):
+        schemas = [function[name] for name in ("parameters", "input_schema") if name in function]
+        if constrained and not (schemas and all(map(closed, schemas))):
             told = 'a schema with "additionalProperties": false throughout for every function'
             return Unmet(f"{told}; that of `{name}` is open", "tools")
     if constrained:
@@ -136,7 +143,7 @@ def _unforced(seen: Seen, count: int) -> Unmet | None:
 
 
 def closed(schema: Any) -> bool:
-    """Whether a JSON schema of an object lets no member in that it does not name, at any depth."""
+    """Whether a JSON schema of an object lets nothing in that it does not name, at any depth."""
     if type(schema) is not dict or schema.get("type") != "object":
         return False
     waiting: list[tuple[Any, int]] = [(schema, 0)]
@@ -144,17 +151,32 @@ def closed(schema: Any) -> bool:
         part, depth = waiting.pop()
         if type(part) is list:
             waiting += [(item, depth + 1) for item in part]
-        if type(part) is not dict:
             continue
-        kind = part.get("type")
-        is_object = kind == "object" or (type(kind) is list and "object" in kind) or "properties" in part
-        if depth > _DEPTH or (is_object and part.get("additionalProperties") is not False):
+        if part is False:
+            continue  # nothing fits it
+        if depth > _DEPTH or type(part) is not dict or _lets_in(part):
             return False
         for name in ("properties", "$defs", "definitions"):
             inner = part.get(name)
             waiting += [(item, depth + 1) for item in inner.values()] if type(inner) is dict else []
-        waiting += [(part[name], depth + 1) for name in ("items", "anyOf", "oneOf", "allOf") if name in part]
+        nested = ("items", "prefixItems", "anyOf", "oneOf", "allOf")
+        waiting += [(part[name], depth + 1) for name in nested if name in part]
     return True
+
+
+def _lets_in(part: dict[str, Any]) -> bool:
+    """Whether a schema itself admits anything at all, or members that it does not name."""
+    kind, reference = part.get("type"), part.get("$ref", "#")
+    kinds = kind if type(kind) is list else [kind]
+    if part.get("patternProperties") or "$dynamicRef" in part:
+        return True
+    if type(reference) is not str or _LOCAL.fullmatch(reference) is None:
+        return True
+    if "object" in kinds or "properties" in part:
+        return part.get("additionalProperties") is not False
+    if kind is None:
+        return not any(name in part for name in _BOUNDING)
+    return "array" in kinds and "items" not in part
 
 
 def _choice(demand: Globs, seen: Seen) -> Unmet | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.core.amend import Draft
 from gateway.core.policy import Globs, Setting
-from gateway.core.tools import CHOICES, names_of
+from gateway.core.tools import CHOICES, LISTS, STANDING, names_of
 from gateway.stages.policy.demands import Unmet
 from gateway.stages.policy.predicates import matcher
 from gateway.stages.policy.seen import ALL_BOUNDS, BOUNDS, EMPTY, GENERATING, OPAQUE, Seen
@@ -85,7 +85,8 @@ def _lowered(given: Any, setting: Setting) -> Any:
     if setting.at_most is None:
         return setting.value
     number = type(given) is int or type(given) is float
-    return given if number and given <= setting.at_most else setting.at_most
+    # Below zero is no lower: to some servers -1 is no bound at all.
+    return given if number and 0 <= given <= setting.at_most else setting.at_most
 
 
 def _added(setting: Setting, seen: Seen) -> bool:
@@ -116,7 +117,7 @@ def _removal(remove: Globs, seen: Seen) -> Edit | Unmet | None:
     found = seen.tools()
     if not found.unknown and not any(map(matches, found.names)):
         return None
-    listed = [name for name in ("tools", "functions", "plugins") if document.get(name) is not None]
+    listed = [name for name in LISTS if document.get(name) is not None]
     if any(type(document[name]) is not list for name in listed) or type(document.get("prompt")) is dict:
         return Unmet("tools that can be told by name", "tools")
     items = document.get("input")
@@ -131,7 +132,7 @@ def _removal(remove: Globs, seen: Seen) -> Edit | Unmet | None:
         for name in listed:
             if not all(map(wanted, document[name])):
                 draft.thin(name, wanted)
-        for name, tool in (("web_search_options", "web_search"), ("mcp_servers", "mcp")):
+        for name, tool in STANDING.items():
             if name in document and matches(tool):
                 draft.drop(name)
         _tidy(draft, seen)

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from gateway.core.policy import CLASS, STEADY, Globs, Header, Hours, Levels, Networks, Range, When
 from gateway.core.principal import KeyEntry
 from gateway.core.tools import Offered
+from gateway.stages.policy import spelling
 from gateway.stages.policy.seen import EMPTY, OPAQUE, UNKNOWN, Seen
 
 Holds = Callable[[Seen], bool | None]
@@ -70,6 +71,7 @@ class Fixed:
         kind: int,
         levels: Sequence[str],
     ) -> None:
+        self.meant = [meant for meant in spelling.endpoints(names[-1]) if meant not in names]
         self.tags = tags
         self.level = level_of(tags, levels)
         self.levels = levels
@@ -96,7 +98,12 @@ class Fixed:
             return _level(test, self.level, self.levels)
         if name == "model" and (self.hidden or not self.asked):
             return None if self.hidden else False
-        return one(test, *self.names[name])
+        found = one(test, *self.names[name])
+        if name == "endpoint" and any([one(test, meant) is not found for meant in self.meant]):
+            return None  # many servers would take it for that endpoint
+        if name == "model" and one(spelling.folded(test), spelling.model(self.names[name][0])) is not found:
+            return None  # or for that model
+        return found
 
 
 def level_of(tags: Sequence[str], levels: Sequence[str]) -> int:

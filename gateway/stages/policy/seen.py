@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
+from gateway.core.multipart import is_form
 from gateway.core.tokens import estimate
 from gateway.core.tools import NOTHING as NO_TOOLS
 from gateway.core.tools import UNKNOWN as SOME_TOOLS
@@ -19,7 +20,6 @@ EMPTY, PLAIN, GENERATING, OPAQUE = range(4)
 UNKNOWN = object()  # a number that nobody here can tell
 
 USUAL_OUTPUT = 1024  # tokens of an answer that the caller does not bound, for the estimate of its cost
-_MOST_ANSWERS = 128
 
 _GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
 _PLAIN = frozenset(
@@ -51,7 +51,11 @@ def kind_of(call: Call) -> int:
     if endpoint in _GENERATING:
         whole = call.document is not None and len(call.path) == len(endpoint) + 1
         return GENERATING if whole else OPAQUE
-    return PLAIN if endpoint in _PLAIN else OPAQUE
+    if endpoint not in _PLAIN:
+        return OPAQUE
+    # Neither a document nor a form: another server may read in it what nobody here does.
+    read = call.document is not None or endpoint == "files" or is_form(call.header(b"content-type") or b"")
+    return PLAIN if read else OPAQUE
 
 
 class Seen:
@@ -101,8 +105,8 @@ class Seen:
             given = document.get(name)
             if given is None:
                 continue
-            if type(given) is not int:
-                return UNKNOWN
+            if type(given) is not int or given < 0:
+                return UNKNOWN  # to some servers -1 is no bound at all
             most = given if most is None else max(most, given)
         return self._number(most, "max_tokens")
 
@@ -123,19 +127,32 @@ class Seen:
             return UNKNOWN
         output = 0
         if self.kind == GENERATING:
-            most, answers = self.max_tokens(), self.document.get("n")
-            output = most if type(most) is int and most > 0 else USUAL_OUTPUT
-            if type(answers) is int and answers > 1:
-                output *= min(answers, _MOST_ANSWERS)
+            most, answers = self.max_tokens(), self._answers()
+            if answers is None:
+                return UNKNOWN
+            output = (most if type(most) is int and most > 0 else USUAL_OUTPUT) * answers
         dearest_in, dearest_out, request = self.price
         return request - (-(self.tokens() * dearest_in + output * dearest_out) // SCALE)
+
+    def _answers(self) -> int | None:
+        """How many answers are generated; None where that can't be told (some servers take "5" for 5)."""
+        most = 1
+        for name in ("n", "best_of"):
+            given = self.document.get(name)
+            if given is not None and type(given) is not int:
+                return None
+            most = max(most, given or 1)
+        return most
 
     def images(self) -> bool | None:
         """Whether the prompt holds images; None where that can't be told."""
         if self.call.endpoint in _PICTURED and self.call.body:
             return True
-        found = _pictured([self.document.get(name) for name in ("messages", "input", "prompt")])
-        return None if self.kind == OPAQUE and found is False else found
+        prompt = self.document.get("prompt")
+        found = _pictured([self.document.get("messages"), self.document.get("input"), prompt])
+        # A prompt kept at the provider may have images of its own.
+        unseen = self.kind == OPAQUE or type(prompt) is dict
+        return None if unseen and found is False else found
 
     def form_has(self, name: str) -> bool:
         """Whether a body that is no document may have a field of this name."""
@@ -162,7 +179,10 @@ def _pictured(waiting: list[Any]) -> bool | None:
         if type(value) is list:
             waiting += value
         elif type(value) is dict:
-            if value.get("type") in _IMAGES or "image_url" in value:
+            kind = value.get("type")
+            if (type(kind) is str and kind in _IMAGES) or "image_url" in value:
                 return True
-            waiting += [value[name] for name in ("content", "output") if name in value]
+            waiting += [value[name] for name in ("content", "output", "source") if name in value]
+            if type(value.get("variables")) is dict:  # of a prompt that is kept at the provider
+                waiting += value["variables"].values()
     return None

@@ -14,7 +14,7 @@ _BY_NAME = {
     "tool_choice": CHOICES,
     "max_tokens": ALL_BOUNDS,
     "temperature": ("temperature",),
-    "cost": (*ALL_BOUNDS, "n"),
+    "cost": (*ALL_BOUNDS, "n", "best_of"),
     "stream": ("stream",),
     "images": ("messages", "input", "prompt"),
 }
