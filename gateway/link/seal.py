@@ -62,6 +62,8 @@ class Seal:
 
         try:
             sealed = base64.b64decode(text, validate=True)
+            if base64.b64encode(sealed) != text.encode():
+                return {}  # the bits that padding leaves over were changed
             document = loads(self._aead().decrypt(sealed[:_NONCE], sealed[_NONCE:], None))
         except (ValueError, InvalidTag, JSONError):
             return {}

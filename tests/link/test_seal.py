@@ -39,6 +39,17 @@ def test_what_was_damaged_opens_as_nothing(at: int, other: str) -> None:
     assert damaged == sealed or seal.open(damaged) in ({}, DOCUMENT if damaged == sealed else {})
 
 
+def test_bits_that_mean_nothing_are_damage_as_well() -> None:
+    seal, document = Seal(b"k" * 32), {"a": 1}
+    while not (sealed := seal.close(document)).endswith("="):
+        document["a"] *= 10
+    last = sealed.rstrip("=")[-1]
+    damaged = sealed.replace(
+        last + "=", {"A": "B", "Q": "R", "g": "h", "w": "x"}.get(last, chr(ord(last) + 1)) + "="
+    )
+    assert seal.open(sealed) == document and seal.open(damaged) == {}
+
+
 def test_what_is_no_sealed_text_opens_as_nothing() -> None:
     for text in ("", "x", "AAAA", "é", "=" * 40):
         assert Seal.fresh().open(text) == {}
