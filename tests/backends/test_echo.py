@@ -84,6 +84,7 @@ def test_a_stream_has_its_usage_only_when_it_was_asked_for(asked: bool) -> None:
     reply, body = ask(call(value=value))
     chunks = [strict(ChatCompletionChunk, chunk) for chunk in events(body)]
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == SAID
+    assert all(chunk.id.startswith("chatcmpl-") for chunk in chunks)  # as a whole answer's
     assert (chunks[-1].usage is not None) == asked
     assert body.endswith(b"data: [DONE]\n\n")
     assert reply.tap is not None and reply.tap.usage is not None  # type: ignore[attr-defined]

@@ -299,6 +299,18 @@ def test_what_was_made_before_is_not_counted_again(method: str, path: str, endpo
     run(scenario())
 
 
+def test_a_compaction_is_paid_for_as_the_answers_are() -> None:
+    value = {"object": "response.compaction", "usage": {"input_tokens": 11, "output_tokens": 7}}
+
+    async def scenario() -> None:
+        async with upstream(lambda seen: document(value)) as up, backend(up.port) as asked:
+            made = call("/responses/compact", {"model": "up", "input": "x"}, endpoint="responses")
+            await asked.ask(made, UP)
+            assert (made.usage.input, made.usage.output) == (11, 7)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_an_encoded_answer_passes_as_it_is_and_is_looked_into(encoding: str) -> None:
     plain = json.dumps(COMPLETION).encode()

@@ -81,7 +81,8 @@ def chunks(document: Document, name: str, created: int, chatting: bool) -> list[
     """A stream of either, word by word, its usage at the end."""
     text = answer(document)
     kind = "chat.completion.chunk" if chatting else "text_completion"
-    base = {"id": name, "object": kind, "created": created, "model": document["model"]}
+    prefix = "chatcmpl" if chatting else "cmpl"
+    base = {"id": f"{prefix}-{name}", "object": kind, "created": created, "model": document["model"]}
 
     def chunk(delta: Document, reason: str | None) -> bytes:
         choice: Document = {"index": 0, "logprobs": None, "finish_reason": reason}
