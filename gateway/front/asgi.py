@@ -23,6 +23,7 @@ from gateway.core.codec import event
 from gateway.core.errors import CallerError, FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
+from gateway.front import spelling
 from gateway.front.fields import PASS, kind_of
 from gateway.front.head import block, pairs
 from gateway.front.intake import Intake
@@ -101,6 +102,7 @@ class AsgiConversation:
         call = self.call
         self.intake.enter(self)
         try:
+            spelling.check(call.method, call.path)
             await self._read_body()
             bodies.read(call, self.intake.bounds.body)
             call.arrived = call.began = time.monotonic()

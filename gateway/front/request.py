@@ -12,6 +12,7 @@ from gateway.core import credential
 from gateway.core.call import Headers, Origin
 from gateway.core.errors import CallerError
 from gateway.core.generations import Generations
+from gateway.front import spelling
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
 from gateway.observe import trace
 
@@ -213,6 +214,7 @@ def _read_line(line: bytes) -> tuple[str, str, bytes, str, int]:
     if _DOTS.search(path):
         raise CallerError("The path must not hold empty or dot segments.")
     plain, endpoint = place(path.decode("ascii"))
+    spelling.check(method.decode("ascii"), plain)
     return method.decode("ascii"), plain, query or b"", endpoint, int(minor)
 
 
