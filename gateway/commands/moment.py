@@ -14,9 +14,9 @@ def parse_moment(option: str, text: str, ahead: bool = False) -> datetime:
     """A moment; a duration counts back from now, or with `ahead` forward. Raises `Misused`."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return _from_now(option, text, ahead)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _from_now(option: str, text: str, ahead: bool) -> datetime:

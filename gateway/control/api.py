@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -18,7 +19,7 @@ from starlette.routing import Route
 
 from gateway.control import body
 from gateway.control.body import LARGEST
-from gateway.control.changes import conflicted, stale
+from gateway.control.changes import conflicted, not_found, stale
 from gateway.control.operation import Answer, Ask, Operation
 from gateway.control.operator import Operator
 from gateway.control.port import Desk
@@ -99,6 +100,9 @@ class Api:
     ) -> Response:
         data = await _data(request)
         match = request.headers.get("if-match")
+        for kind, wanted in request.path_params.items():
+            if "\0" in wanted:  # PostgreSQL takes none
+                raise not_found(kind, wanted)
         ask = Ask(
             self._desk, operator, request.path_params, _query(operation, request), {}, (match or "*").strip()
         )
@@ -227,8 +231,8 @@ def _query(operation: Operation, request: Request) -> dict[str, str]:
         if name not in operation.query:
             known = ", ".join(operation.query) or "none"
             raise CallerError(f"No parameter {name!a} here; there are: {known}.", param=name[:64])
-        if name in found or len(value) > 512:
-            raise CallerError(f"{name} must come once, with at most 512 characters.", param=name)
+        if name in found or len(value) > 512 or "\0" in value:
+            raise CallerError(f"{name} must come once, with at most 512 characters and no NUL.", param=name)
         found[name] = value
     return found
 
@@ -255,7 +259,7 @@ def _response(answer: Answer) -> Response:
     elif answer.tag:
         headers["etag"] = f'"{answer.tag}"'
     if answer.made:
-        headers["location"] = f"{PREFIX}/{answer.made}"
+        headers["location"] = f"{PREFIX}/{quote(answer.made)}"
     if answer.lines is not None:
         return StreamingResponse(answer.lines, 200, headers, media_type="application/x-ndjson")
     return Response(dumps(answer.document), answer.status, headers, media_type="application/json")

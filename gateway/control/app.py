@@ -77,7 +77,12 @@ async def _refusal(request: Request, error: Exception) -> Response:
             code="caller_not_found",
         )
     else:
-        refusal = CallerError(str(error.detail), status=status, code="caller_method_not_allowed")
+        there = (error.headers or {}).get("Allow", "GET")
+        refusal = CallerError(
+            f"This path does not take {request.method[:16]!a}; it takes {there}.",
+            status=status,
+            code="caller_method_not_allowed",
+        )
     identity = f"adm_{secrets.token_hex(12)}"
     answer = _json(refusal.document(identity), status)
     answer.headers.update({**(error.headers or {}), "x-request-id": identity})

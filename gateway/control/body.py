@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gateway.control.moment import moment
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import CallerError
 from gateway.settings.callers import KEY, LABEL
@@ -28,10 +28,9 @@ class When(Kind):
         if not isinstance(value, str):
             raise Wrong(f'must be a date-time such as "2027-01-01T00:00:00Z", not {named_type(value)}')
         try:
-            moment = datetime.fromisoformat(value)
+            return moment(value).timestamp()
         except ValueError:
             raise Wrong(f'{quote(value)} is not a date-time such as "2027-01-01T00:00:00Z"') from None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "format": "date-time"}

@@ -21,6 +21,7 @@ from gateway.core.records import KEY, RAISE, TENANT, Change, Conflict, Deed, Ent
 from gateway.settings.schema import Settings
 
 OVERLAP = 86_400.0  # seconds for which a rotated key's old secret works, unless told otherwise
+_MOST_USD = 1e9  # as the most of a limit in dollars
 _KEY_DEFAULTS = {f.name: f.default for f in fields(KeyEntry) if f.default is not MISSING}
 
 
@@ -176,6 +177,8 @@ class Changes:
         until = values["until"] if "until" in values else time.time() + values["for"]
         if until <= time.time():
             raise CallerError("until lies in the past.", param="until")
+        if rule.unit == "usd" and values["by"] > _MOST_USD:
+            raise CallerError(f"by must be at most {_MOST_USD:.0f} US dollars.", param="by")
         amount = round(values["by"] * MICROS) if rule.unit == "usd" else int(values["by"])
         if amount < 1 or (rule.unit != "usd" and amount != values["by"]):
             raise CallerError(f"by must be a whole number of {rule.unit}, 1 or more.", param="by")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway import __version__
-from gateway.control.operation import Operation
+from gateway.control.operation import MOST, Operation
+from gateway.control.resources.keys import STATES
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _MAYBE: dict[str, Any] = {"type": ["string", "null"]}
@@ -25,7 +26,7 @@ def _page(of: str) -> dict[str, Any]:
 
 
 _KEY = dict(
-    id=_TEXT, name=_TEXT, state={"enum": ["active", "expired", "revoked"]}, tenant=_TEXT, team=_TEXT,
+    id=_TEXT, name=_TEXT, state={"enum": list(STATES)}, tenant=_TEXT, team=_TEXT,
     user=_TEXT, roles=_LIST, models=_LIST, endpoints=_LIST, tags=_LIST, networks=_LIST, expires=_MAYBE,
     previous_until=_MAYBE, created=_MAYBE, made_by=_TEXT, version={"type": ["integer", "null"]},
 )  # fmt: skip
@@ -78,8 +79,20 @@ _REFUSALS = {
     "404": "There is no such thing, or none that may be seen",
     "409": "It contradicts what is there, or stands in the file",
     "412": "It has been changed meanwhile",
+    "413": "The body is too large",
+    "422": "The idempotency-key was used for another request, or with another credential",
     "428": "if-match is missing",
     "503": "The ledger can't be used now",
+}
+_WHEN = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MOST},
+    "top": {"type": "integer", "minimum": 1, "maximum": 10_000},
+    "since": _WHEN,
+    "until": _WHEN,
+    "state": {"enum": list(STATES)},
+    "If-Match": {**_TEXT, "pattern": r'^(\*|(W/)?"[0-9A-Za-z_.-]{1,64}")$'},
+    "Idempotency-Key": {**_TEXT, "pattern": "^[!-~]{1,255}$"},
 }
 
 
@@ -116,14 +129,24 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "responses": _responses(operation),
     }
     if operation.body is not None:
-        content: dict[str, Any] = {"schema": operation.body.schema()}
+        content: dict[str, Any] = {"schema": _nullable(operation.body.schema())}
         if operation.example is not None:
             content["example"] = operation.example
         found["requestBody"] = {
-            "required": bool(operation.body.schema().get("required")),
+            "required": "required" in operation.body.schema(),
             "content": {"application/json": content},
         }
     return found
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """null is as good as absent, or takes a member back to its default."""
+    required = schema.get("required", ())
+    members = {
+        name: each if name in required else {"anyOf": [each, {"type": "null"}]}
+        for name, each in schema["properties"].items()
+    }
+    return {**schema, "properties": members}
 
 
 def _identity(operation: Operation) -> str:
@@ -141,9 +164,13 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     if operation.keyed:
         places.append(("header", "Idempotency-Key", "the same request again gets the same answer", False))
     return [
-        {"in": place, "name": name, "description": told, "required": required, "schema": _TEXT}
-        for place, name, told, required in places
+        {"in": place, "name": name, "description": told, "required": required, "schema": schema}
+        for schema, (place, name, told, required) in ((_schema(*each[:2]), each) for each in places)
     ]
+
+
+def _schema(place: str, name: str) -> dict[str, Any]:
+    return _TEXT if place == "path" else _PARAMETERS.get(name, _TEXT)
 
 
 def _responses(operation: Operation) -> Mapping[str, Any]:
@@ -153,8 +180,22 @@ def _responses(operation: Operation) -> Mapping[str, Any]:
     refused = {"application/json": {"schema": _ref("Error")}}
     return {
         str(operation.status): good,
-        **{status: {"description": told, "content": refused} for status, told in _REFUSALS.items()},
+        **{status: {"description": _REFUSALS[status], "content": refused} for status in _refused(operation)},
     }
+
+
+def _refused(operation: Operation) -> list[str]:
+    """The statuses of refusals that an operation may give."""
+    writes = operation.method != "GET"
+    found = {
+        "404": "{" in operation.path or operation.path.endswith("/rollback"),
+        "409": writes,
+        "412": writes,
+        "413": writes,
+        "422": operation.keyed,
+        "428": operation.matched,
+    }
+    return [status for status in _REFUSALS if found.get(status, True)]
 
 
 def _ref(name: str) -> dict[str, str]:

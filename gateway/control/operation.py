@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.core.records import Change, Deed
 from gateway.settings.schema import Settings
 from gateway.settings.tables import Table
 
+_WHOLE = re.compile(r"[0-9]{1,16}\Z")
 MOST = 1000  # items of one page
 PAGE = 100
 
@@ -44,7 +46,7 @@ class Ask:
         text = self.query.get(name, "")
         if not text:
             return default
-        if not text.isdecimal() or not least <= int(text[:12]) <= most:
+        if not _WHOLE.match(text) or not least <= int(text) <= most:
             raise CallerError(f"{name} must be a whole number from {least} to {most}.", param=name)
         return int(text)
 

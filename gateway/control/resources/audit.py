@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
+from gateway.control.moment import moment
 from gateway.control.operation import MOST, PAGE, Answer, Ask, Operation
 from gateway.core.audit import members, verify
 from gateway.core.codec import canonical
@@ -25,14 +25,14 @@ async def _list(ask: Ask) -> Answer:
 
 
 async def _export(ask: Ask) -> Answer:
+    beyond = _beyond(ask)
+    first = await ask.desk.do(_reading(ask, _BATCH, beyond))  # what is refused is so before the answer begins
+
     async def lines() -> Any:
-        beyond = _beyond(ask)
-        while True:
-            found = await ask.desk.do(_reading(ask, _BATCH, beyond))
-            if not found:
-                return
+        found = first
+        while found:
             yield b"".join(canonical(members(record)) + b"\n" for record in found)
-            beyond = found[-1].chain, found[-1].n
+            found = await ask.desk.do(_reading(ask, _BATCH, (found[-1].chain, found[-1].n)))
 
     return Answer(None, lines=lines())
 
@@ -73,10 +73,9 @@ def _ms(ask: Ask, name: str) -> int:
     if not text:
         return 0
     try:
-        moment = datetime.fromisoformat(text)
+        return int(moment(text).timestamp() * 1000)
     except ValueError:
         raise CallerError(f'{name} must be a date-time such as "2027-01-01T00:00:00Z".', param=name) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 _SPAN = {

@@ -9,9 +9,11 @@ from gateway.control.body import CHANGED_KEY, NEW_KEY, ROTATION
 from gateway.control.changes import OVERLAP, not_found, read_only
 from gateway.control.moment import iso
 from gateway.control.operation import PAGING, Answer, Ask, Operation, changed, page
+from gateway.core.errors import CallerError
 from gateway.core.principal import KeyEntry
 from gateway.core.records import KEY, Entity
 
+STATES = ("active", "expired", "revoked")
 _FILTERS = {
     "tenant": "only keys of this tenant",
     "team": "only keys of this team",
@@ -48,6 +50,8 @@ def shown(entry: KeyEntry, version: int | None = None) -> dict[str, Any]:
 
 
 async def _list(ask: Ask) -> Answer:
+    if ask.query.get("state", STATES[0]) not in STATES:
+        raise CallerError(f"state must be one of {', '.join(STATES)}.", param="state")
     items = [shown(entry) for entry in ask.desk.all_keys() if _visible(ask, entry)]
     for name in _FILTERS:
         if name in ask.query:

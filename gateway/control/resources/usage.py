@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
+from gateway.control.moment import moment
 from gateway.control.operation import Answer, Ask, Operation
 from gateway.core.errors import CallerError, LedgerError
 
@@ -36,10 +37,9 @@ def _moment(ask: Ask, name: str) -> datetime | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        return moment(text)
     except ValueError:
         raise CallerError(f'{name} must be a date or date-time such as "2027-01-01".', param=name) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 _QUERY = {

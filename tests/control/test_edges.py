@@ -1,0 +1,116 @@
+"""The admin API at the edges of what can be written: refused or answered, never a fault of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.control.api import OPERATIONS, PREFIX
+from gateway.control.moment import iso, moment
+from gateway.control.openapi import document
+from tests.control.desk import Desk
+from tests.control.test_api import ask, code
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+BAD = "caller_bad_request"
+
+
+@pytest.mark.parametrize("name", ["é", "Ⱥ", "東京", "a b", "100%"])
+def test_a_tenant_may_have_any_name_and_is_found_where_the_answer_says(desk: Desk, name: str) -> None:
+    made = ask(desk, "POST", "/tenants", {"name": name})
+    assert made.status_code == 201
+    assert ask(desk, "GET", f"http://admin{made.headers['location']}").json()["name"] == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/keys?limit=0",
+        "/keys?limit=1001",
+        "/keys?limit=0000000000019999",
+        "/keys?limit=٣",
+        "/keys?limit=1e2",
+        "/keys?state=dead",
+        "/config/history?after=99999999999999999999999",
+        "/config/history?after=-1",
+        "/usage?top=10001",
+        "/usage?since=0001-01-01T00:00:00%2B23:00",
+        "/usage?until=9999-12-31T23:59:59-23:00",
+        "/usage?tenant=%00",
+        "/audit?since=0001-01-01T00:00:00%2B23:00",
+        "/audit?after=:",
+        "/audit?chain=%00",
+        "/audit/export?after=:",
+        "/audit/export?since=yesterday",
+    ],
+)
+def test_a_value_out_of_bounds_is_told_and_not_used(desk: Desk, path: str) -> None:
+    answer = ask(desk, "GET", path)
+    assert code(answer) == (400, BAD)
+    assert answer.json()["error"]["param"] in path
+
+
+def test_a_name_that_no_store_takes_is_not_there(desk: Desk) -> None:
+    assert code(ask(desk, "GET", "/keys/%00")) == (404, "caller_not_found")
+
+
+@pytest.mark.parametrize("far", ["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:00", "10000-01-01"])
+def test_a_time_beyond_the_calendar_is_refused_and_nothing_made(desk: Desk, far: str) -> None:
+    assert code(ask(desk, "POST", "/keys", {"name": "far", "expires": far})) == (400, BAD)
+    assert ask(desk, "GET", "/keys?name=far").json()["data"] == []
+    assert code(ask(desk, "POST", "/limits/rpm/raises", {"by": 1, "until": far})) == (400, BAD)
+
+
+def test_the_last_moment_of_the_calendar_can_be_written_and_read(desk: Desk) -> None:
+    made = ask(desk, "POST", "/keys", {"name": "far", "expires": "9999-12-31T23:59:59.999999Z"})
+    assert made.json()["expires"] == "9999-12-31T23:59:59Z"
+    assert iso(1e15) == "9999-12-31T23:59:59Z"
+    assert iso(moment("2027-01-01").timestamp()) == "2027-01-01T00:00:00Z"
+
+
+def test_more_dollars_than_a_limit_may_have_are_no_raise(desk: Desk) -> None:
+    raised = ask(desk, "POST", "/limits/money/raises", {"by": 1e15, "for": "1h"})
+    assert code(raised) == (400, BAD)
+    assert "1000000000" in raised.json()["error"]["message"]
+    assert ask(desk, "POST", "/limits/money/raises", {"by": 1e9, "for": "1h"}).json()["by"] == 1e9
+
+
+def test_a_wrong_method_is_told_which_ones_there_are(desk: Desk) -> None:
+    answer = ask(desk, "PUT", "/keys/first")
+    assert code(answer) == (405, "caller_method_not_allowed")
+    assert "DELETE" in answer.json()["error"]["message"]
+
+
+def test_every_refusal_that_comes_is_described(desk: Desk) -> None:
+    paths = document(OPERATIONS, PREFIX)["paths"]
+    once = {"idempotency_key": "k"}
+    assert ask(desk, "POST", "/keys", {"name": "a"}, **once).status_code == 201
+    for status, answer in (
+        ("422", ask(desk, "POST", "/keys", {"name": "b"}, **once)),
+        ("409", ask(desk, "POST", "/keys", {"name": "a"})),
+        ("413", ask(desk, "POST", "/keys", {"name": "x" * (1 << 20)})),
+        ("400", ask(desk, "POST", "/keys", {"nome": "a"})),
+        ("401", ask(desk, "POST", "/keys", {"name": "a"}, token="nobody")),
+    ):
+        assert str(answer.status_code) == status
+        assert status in paths[f"{PREFIX}/keys"]["post"]["responses"]
+    assert "428" in paths[PREFIX + "/keys/{key}"]["patch"]["responses"]
+    assert "428" not in paths[f"{PREFIX}/keys"]["get"]["responses"]
+
+
+def test_null_is_described_where_it_is_taken(desk: Desk) -> None:
+    described = document(OPERATIONS, PREFIX)["paths"][f"{PREFIX}/keys"]["post"]
+    members = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert {"type": "null"} in members["models"]["anyOf"]
+    assert "anyOf" not in members["name"]
+    assert ask(desk, "POST", "/keys", {"name": "a", "models": None}).status_code == 201
+    assert code(ask(desk, "POST", "/keys", {"name": None})) == (400, BAD)
