@@ -190,8 +190,15 @@ def test_other_endpoints_can_be_asked_about(explained: Explained) -> None:
 
 
 @pytest.mark.parametrize("path", ["chat/completions/", "/v1/chat/%63ompletions", "v1/v1/chat/completions"])
-def test_a_path_is_taken_as_the_gateway_would_take_it(explained: Explained, path: str) -> None:
-    assert explained.request(chat("gpt-4o"), "--endpoint", path)[1]["endpoint"] == "other"
+def test_another_spelling_of_a_metered_path_is_refused_as_the_gateway_does(
+    explained: Explained, path: str
+) -> None:
+    status, told = explained.request(chat("gpt-4o"), "--endpoint", path)
+    assert status == 1 and told["refused"]["code"] == "caller_bad_request"
+    assert "/v1/chat/completions" in told["refused"]["message"]
+
+
+def test_a_path_is_taken_as_the_gateway_would_take_it(explained: Explained) -> None:
     query = explained.request(chat("gpt-4o"), "--endpoint", "chat/completions?api-version=1")[1]
     assert query["endpoint"] == "chat/completions"
 
