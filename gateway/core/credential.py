@@ -10,6 +10,12 @@ _HELP = "Send a key of this gateway as 'Authorization: Bearer KEY' or 'x-api-key
 _BAD_TOKEN = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
 
 
+def begins(line: bytes) -> bool:
+    """Whether this header line is a credential's."""
+    name, colon, _ = line.partition(b":")
+    return bool(colon) and name.lower() in NAMES
+
+
 def none_sent() -> CallerError:
     """There is no credential at all."""
     return _refused("no_key", f"No key was sent. {_HELP}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from gateway.core import credential
 from gateway.core.errors import CallerError
 
 # RFC 9110, 5.6.2 (token) and 5.5 (field values: no control bytes but HTAB).
@@ -65,7 +66,6 @@ _DROPPED = frozenset(
 )
 _DROPPED_PREFIXES = (b"x-penstock-", b"x-forwarded-", b"cf-", b"x-amz-", b"x-ms-")
 
-_OWN = frozenset((b"authorization", b"x-api-key", b"api-key"))
 _MEMO_ENTRIES = 2048
 _MEMO_LINE = 512
 
@@ -82,10 +82,21 @@ class Field(NamedTuple):
 MEMO: dict[bytes, Field] = {}  # read by `request.parse` without a call
 
 
-def field(line: bytes) -> Field:
-    """A header line (without its CRLF) taken apart, and remembered. Raises `CallerError` (400)."""
-    found = _parse(line)
-    if len(line) <= _MEMO_LINE and found.pair[0] not in _OWN:  # each caller has another
+def field(line: bytes, after: bytes = b"") -> Field:
+    """A header line (without its CRLF) taken apart, and remembered. Raises `CallerError`: 400, or the 401
+    of every unknown credential where the fault lies in one, or in what is left of one that held a CRLF.
+
+    `after` is the name of the line before it.
+    """
+    try:
+        found = _parse(line)
+    except CallerError:
+        if credential.begins(line) or (
+            after in credential.NAMES and b":" not in line and line[:1] not in b" \t"
+        ):
+            raise credential.unknown() from None
+        raise
+    if len(line) <= _MEMO_LINE and found.pair[0] not in credential.NAMES:  # each caller has another
         if len(MEMO) >= _MEMO_ENTRIES:
             MEMO.clear()
         MEMO[line] = found

@@ -102,7 +102,7 @@ def parse(data: bytes) -> Head:
     """A head without its final CRLFCRLF. Raises `CallerError`: 400, 405, 413, 414 or 431."""
     ends = data.count(b"\r\n")
     if data.count(b"\n") != ends or data.count(b"\r") != ends:
-        raise CallerError("Lines must end with CRLF; a bare CR or LF is not accepted.")
+        raise _ragged(data)
     if ends >= MAX_FIELDS:
         raise CallerError(f"More than {MAX_FIELDS - 1} headers.", status=431, code="caller_headers_too_large")
     lines = data.split(b"\r\n")
@@ -117,7 +117,7 @@ def parse(data: bytes) -> Head:
     for line in lines:
         found = MEMO.get(line)
         if found is None:
-            found = field(line)
+            found = field(line, headers[-1][0] if headers else b"")
         pair, kind, wire, number = found
         if kind == LENGTH:
             lengths += 1
@@ -274,7 +274,7 @@ def hopeless(data: bytes, limit: int) -> None:
         if b"\r\n" not in data[: MAX_TARGET + 40]:
             raise CallerError("The request target is too long.", status=414, code="caller_uri_too_long")
         line = data[data.rfind(b"\r\n", 0, limit) + 2 : limit]  # the one that is too much
-        if line.partition(b":")[0].lower() in credential.NAMES:
+        if credential.begins(line):
             raise credential.unknown()
         raise CallerError(
             f"The head is larger than {limit} bytes (server.bounds.headers).",
@@ -282,6 +282,14 @@ def hopeless(data: bytes, limit: int) -> None:
             code="caller_headers_too_large",
         )
     if data.count(b"\n") != data.count(b"\r\n"):
-        raise CallerError("Lines must end with CRLF; a bare CR or LF is not accepted.")
+        raise _ragged(data)
     if not b"A" <= data[:1] <= b"Z" and data != b"\r":
         raise CallerError("The request line must be 'METHOD /path HTTP/1.1'.")
+
+
+def _ragged(data: bytes) -> CallerError:
+    """What is said to a bare CR or LF: within a credential, that it is none that is known."""
+    ragged = [line for line in data.split(b"\r\n") if b"\r" in line or b"\n" in line]
+    if ragged and all(map(credential.begins, ragged)):
+        return credential.unknown()
+    return CallerError("Lines must end with CRLF; a bare CR or LF is not accepted.")
