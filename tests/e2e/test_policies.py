@@ -182,9 +182,11 @@ def test_members_that_could_be_read_in_two_ways_are_refused(policed: Gateway, pr
 
 
 def test_batches_and_unknown_paths_do_not_go_round_a_policy(policed: Gateway) -> None:
-    for path in ("/v1/batches", "/v1/threads/runs", "/v1/chat/completions/"):
+    for path in ("/v1/batches", "/v1/threads/runs"):
         status, _, answer = policed.post(chat(input_file_id="f"), path=path)
         assert status == 403 and json.loads(answer)["error"]["code"] == "policy_denied", path
+    status, _, answer = policed.post(chat(), path="/v1/chat/completions/")
+    assert status == 400 and b"/v1/chat/completions" in answer
 
 
 def test_a_policy_that_is_added_holds_from_the_next_revision_on(
