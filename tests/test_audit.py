@@ -69,6 +69,26 @@ TOUCHES = {
     "removed": ("DELETE FROM audit WHERE chain = 'r1' AND n = 4", "record 4 is missing: removed"),
     "cut": ("DELETE FROM audit WHERE chain = 'r1' AND n > 3", "ends with record 3, record 6 was noted"),
     "a whole chain": ("DELETE FROM audit WHERE chain = 'r1'", "has no records, record 6 was noted"),
+    "no JSON": ("UPDATE audit SET detail = 'x' WHERE chain = 'r1' AND n = 1", "record 1 was altered"),
+    "no object": ("UPDATE audit SET actor = '5' WHERE chain = 'r1' AND n = 3", "record 3 was altered"),
+    "read otherwise by others": (
+        """UPDATE audit SET actor = '{"id":"eve",' || substr(actor, 2) WHERE chain = 'r1' AND n = 3""",
+        "record 3 was altered",
+    ),
+    "too deep": (
+        "UPDATE audit SET after = replace(hex(zeroblob(600)), '00', '[') WHERE chain = 'r1' AND n = 3",
+        "record 3 was altered",
+    ),
+    "no text": ("UPDATE audit SET action = x'ff' WHERE chain = 'r1' AND n = 3", "record 3 was altered"),
+    "no number": ("UPDATE audit SET n = 'x' WHERE chain = 'r1' AND n = 3", "record 3 is missing: removed"),
+    "a checkpoint of nothing": (
+        "UPDATE audit SET action = 'audit.checkpoint', detail = '[]' WHERE chain = 'r1' AND n = 3",
+        "record 3 was altered",
+    ),
+    "a time beyond all": (
+        "UPDATE audit SET ts = 1 << 61 WHERE chain = 'r1' AND n = 3",
+        "record 3 was altered",
+    ),
     "swapped": (
         "UPDATE audit SET n = CASE n WHEN 3 THEN -4 ELSE -3 END WHERE chain = 'r1' AND n IN (3, 4)",
         "chain r1: record ",
@@ -84,6 +104,7 @@ def test_whoever_touches_the_ledger_is_found_out(audited: Run, how: str) -> None
     assert said.status == 1 and expected in said.out
     assert "chain r2: 2 records, 1 to 2, whole" in said.out
     assert audited("audit", "verify", "--chain", "r2").status == 0
+    assert audited("audit", "list").status == audited("audit", "export").status == 0
 
 
 def test_a_tail_that_was_cut_off_in_the_ledger_everywhere_is_missed_by_what_was_noted_outside(

@@ -9,6 +9,10 @@ from gateway.settings.faults import quote
 from gateway.settings.kinds import Wrong
 from gateway.settings.quantities import SECONDS, split
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
 
 def parse_moment(option: str, text: str, ahead: bool = False) -> datetime:
     """A moment; a duration counts back from now, or with `ahead` forward. Raises `Misused`."""
@@ -31,7 +35,8 @@ def _from_now(option: str, text: str, ahead: bool) -> datetime:
 
 
 def iso(seconds: float | None) -> str | None:
-    """Epoch seconds as an ISO date-time in UTC."""
+    """Epoch seconds as an ISO date-time in UTC; what lies outside of the years 1 to 9999 is their end."""
     if seconds is None:
         return None
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+    bounded = max(_FIRST, min(seconds, _LAST))
+    return (_EPOCH + timedelta(seconds=bounded)).isoformat().replace("+00:00", "Z")

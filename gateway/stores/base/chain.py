@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gateway.core.audit import CHECKPOINT, GENESIS, sealed
-from gateway.core.codec import canonical, loads
+from gateway.core.codec import JSONError, canonical, loads
 from gateway.core.records import Actor, AuditRecord, Deed
 from gateway.core.refusal import EACH, GROUPS, OTHERS, Refusals, more
 from gateway.stores.base.tables import Tables
@@ -52,11 +52,23 @@ def _row(record: AuditRecord) -> tuple[Any, ...]:
 
 
 def _record(row: Sequence[Any]) -> AuditRecord:
-    chain, n, ts, actor, action, target, before, after, revision, detail, previous, hash = row
-    before, after, detail = [None if each is None else loads(each) for each in (before, after, detail)]
+    """The record of a row, also of one that somebody has written to: what no record holds fits no hash."""
+    n, ts = [each if isinstance(each, int) else 0 for each in row[1:3]]
+    before, after, detail = [None if each is None else _table(each) for each in (row[6], row[7], row[9])]
+    chain, action, target, revision, previous, hash = [str(row[at]) for at in (0, 4, 5, 8, 10, 11)]
     return AuditRecord(
-        chain, n, ts, loads(actor), action, target, before, after, revision, detail, previous, hash
+        chain, n, ts, _table(row[3]), action, target, before, after, revision, detail, previous, hash
     )
+
+
+def _table(text: Any) -> dict[str, Any]:
+    try:
+        found = loads(text)
+        if isinstance(found, dict) and canonical(found).decode() == text:
+            return found
+    except (JSONError, TypeError):  # no JSON, no text, or too deep to be written
+        pass
+    return {"not as it was written": str(text)[:200]}
 
 
 def heads(db: Tables) -> dict[str, tuple[int, str]]:
