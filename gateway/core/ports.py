@@ -12,7 +12,7 @@ from gateway.core.keep import Keep
 from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.records import Actor
-from gateway.core.reply import Event, Reply
+from gateway.core.reply import Coming, Event, Reply
 from gateway.core.route import Target
 from gateway.core.sheet import Sheet
 
@@ -66,6 +66,9 @@ class Backend(Protocol):
         Sets `call.sent`, `call.first_byte`, `call.connect_time`. Raises `UpstreamError`. An answer
         with an error status is a Reply, not an exception.
         """
+
+    def start(self, call: Call, target: Target) -> Coming | None:
+        """As `ask`, sent at once, where nothing has to be waited for before that; None: nothing was done."""
 
     async def models(self) -> list[dict[str, Any]]:
         """OpenAI model objects this backend offers. Raises `UpstreamError`."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 from gateway.core.call import Headers
 from gateway.core.usage import Usage
@@ -118,3 +118,27 @@ class Reply:
     def headers(self, headers: Headers) -> None:
         self._headers = headers
         self.wire = b""
+
+
+class Coming:
+    """An answer that was asked for and is on its way. Who has it calls `then`, awaits it, or calls `close`.
+
+    Most answers are whole when there is news of them: with `then` and `now` they cost no task.
+    """
+
+    __slots__ = ()
+
+    def then(self, told: Callable[[], None]) -> bool:
+        """Have `told` called once, as soon as there is news, by who reads it. False: there is news now."""
+        raise NotImplementedError
+
+    def now(self) -> Reply | None:
+        """The answer where it is whole and good, once; None, with nothing taken: it has to be awaited."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give up; nothing is told any more."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        raise NotImplementedError

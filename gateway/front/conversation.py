@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.call import Call
 from gateway.core.errors import FaultError, GatewayError
-from gateway.core.reply import Reply
+from gateway.core.reply import Coming, Reply
 from gateway.front.head import BODYLESS, render
 from gateway.front.stream import Stream
 from gateway.pipeline import Pipeline, failure, refusal
@@ -46,13 +46,13 @@ class Conversation:
         self._close = close  # the connection ends with this answer
         self._stream: Stream | None = None
         self._started = False  # the head of a whole answer has been given to the transport
-        self._waiting: Reply | Awaitable[Reply] | None = None  # until the task has begun
+        self._waiting: Reply | Awaitable[Reply] | None = None  # until it is here, or the task has begun
         self._expired = False
         self._ended = False
         self._settled = False
 
     def begin(self) -> None:
-        """Ask the stages; only a call that has to wait gets a task, which most have to."""
+        """Ask the stages; only a call that has to wait for more than its answer gets a task."""
         call = self.call
         call.began = time.monotonic()
         reply = self.pipeline.begin(call)
@@ -62,7 +62,26 @@ class Conversation:
             self._end()
         else:
             self._waiting = reply
-            self.task = self._lane.loop.create_task(self._run(reply))
+            if not (isinstance(reply, Coming) and reply.then(self._told)):
+                self.task = self._lane.loop.create_task(self._run(reply))
+
+    def _told(self) -> None:
+        """News of the answer, in the upstream's read callback: it is whole, as most are, or gets a task."""
+        coming = self._waiting
+        assert isinstance(coming, Coming)
+        try:
+            reply = coming.now()
+        except Exception as error:
+            reply = failure(self.call, error)
+        if reply is None or reply.body is None:
+            self.task = self._lane.loop.create_task(self._run(coming))
+            return
+        self._waiting = None
+        self.call.status = reply.status
+        try:
+            self._whole(reply, reply.body)
+        finally:
+            self._end()
 
     async def _run(self, waiting: Reply | Awaitable[Reply]) -> None:
         """Answer the call, then settle it, whatever happens in between."""
@@ -184,12 +203,13 @@ class Conversation:
 
     def cancel(self) -> None:
         """Stop: the client has gone, or `expire`. A task that has not begun would never settle the call."""
-        if self.task is None or self._ended:
+        if self._ended:
             return
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            if isinstance(waiting, Coroutine):
+            if isinstance(waiting, Coroutine | Coming):
                 waiting.close()
             self._cancelled()
             self._end()

@@ -42,7 +42,6 @@ class Connection(ResponseReader, asyncio.Protocol):
     """Carries one exchange at a time, and many one after another."""
 
     __slots__ = (
-        "_create_future",
         "_method",
         "_owner",
         "_sent",
@@ -59,7 +58,6 @@ class Connection(ResponseReader, asyncio.Protocol):
 
     def __init__(self, owner: Owner) -> None:
         super().__init__(owner.lines)
-        self._create_future = asyncio.get_running_loop().create_future
         self._owner = owner
         self._sent = 0
         self._method = b""
@@ -80,13 +78,12 @@ class Connection(ResponseReader, asyncio.Protocol):
 
     # what the pool and the exchange call
 
-    def ask(self, exchange: PooledExchange, outbound: Outbound) -> asyncio.Future[None]:
-        """Send the request of this exchange; done is when the head is in or the exchange has ended."""
+    def ask(self, exchange: PooledExchange, outbound: Outbound) -> None:
+        """Send the request of this exchange, which hears when the head is in and when it has ended."""
         self._method = method = outbound.method
         self.expect(method)
         self.exchange = exchange
         exchange.wanted = 0
-        exchange.waiter = waiter = self._create_future()
         if len(outbound.body) < JOINED:
             wire = outbound.wire()
             self._sent = len(wire)
@@ -96,7 +93,6 @@ class Connection(ResponseReader, asyncio.Protocol):
             self._sent = len(head) + len(outbound.body)
             self.transport.writelines((head, outbound.body))
         exchange.sent_at = self.quiet_since = monotonic()
-        return waiter
 
     def cut(self, error: Exception | None = None) -> None:
         """Close at once. An exchange under way ends with the error."""
@@ -183,8 +179,8 @@ class Connection(ResponseReader, asyncio.Protocol):
             self.exchange = None
             self.reused = True
             now = monotonic()
-            exchange.finish(now)
             self._owner.freed(self, now)
+            exchange.finish(now)  # last: what it is told may send the next request on this connection
         else:
             self.cut()
 

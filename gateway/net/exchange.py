@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from gateway.net.failure import CLOSED, failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.core.call import Headers
     from gateway.core.reply import Sink
     from gateway.net.connection import Connection
 
 HIGH_WATER = 64 * 1024  # bytes held for a reader before the upstream is no longer read
+_DOCUMENT = b"application/json"
 
 
 class PooledExchange:
@@ -37,6 +40,7 @@ class PooledExchange:
     size = 0
     wanted = maxsize
     waiter: asyncio.Future[None] | None = None
+    told: Callable[[], None] | None = None  # in place of a waiter, see `then`
     high = HIGH_WATER  # bytes it may hold before it is no longer read
     _full = False  # more is held than a reader takes
     _paused = False  # somebody called `pause`
@@ -53,12 +57,19 @@ class PooledExchange:
         if not self._full:
             self._full = True
             self._flow()
+        if self.told is not None:
+            self._tell()
 
     def finish(self, now: float, error: Exception | None = None) -> None:
         """The last byte is here, or none will come any more."""
         self.connection = None
         self.done_at = now
         self.error = error
+        told = self.told
+        if told is not None:
+            self.told = None
+            told()
+            return
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -66,11 +77,32 @@ class PooledExchange:
     def wake(self) -> None:
         """Let the waiting task look."""
         self.wanted = maxsize
+        if self.told is not None:
+            if self.kind != _DOCUMENT or (self.length or 0) > self.high:
+                self._tell()
+            return  # a document is worth nothing before its end
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # what the call's task uses
+    def _tell(self) -> None:
+        told, self.told = self.told, None
+        assert told is not None
+        told()
+
+    # what the call uses, with or without a task
+
+    def then(self, told: Callable[[], None]) -> bool:
+        """See `net.port.Exchange`."""
+        if self.status or self.done_at:
+            return False
+        self.told = told
+        return True
+
+    async def headed(self) -> None:
+        """Until the head is here, or none will come."""
+        if not self.status and not self.done_at:
+            await self.wait(0)
 
     async def wait(self, wanted: int) -> None:
         """Until the end of the message, or until the head and `wanted` body bytes are here.
@@ -145,7 +177,8 @@ class PooledExchange:
         self._flow()
 
     def close(self) -> None:
-        """Give up; what was held is forgotten."""
+        """Give up; what was held is forgotten, and nothing told."""
+        self.told = None
         self.pieces.clear()
         self.size = 0
         connection = self.connection

@@ -73,35 +73,45 @@ class Pool:
         active = sum([connection.exchange is not None for connection in self._connections])
         return active, len(self._idle), len(self._waiting)
 
+    def start(self, outbound: Outbound) -> PooledExchange | None:
+        """See `net.port.Transport`."""
+        idle = self._idle
+        if not idle:
+            return None
+        started = monotonic()
+        connection = idle.pop() if idle[-1].expires > started else self._reusable(started)
+        return None if connection is None else self._sent(connection, outbound, started)
+
     async def send(self, outbound: Outbound) -> PooledExchange:
         """See `net.port.Transport`. A stale connection is replaced, and the request sent again, once."""
-        started = monotonic()
-        idle = self._idle
-        connection = None
-        if idle:
-            connection = idle.pop() if idle[-1].expires > started else self._reusable(started)
-        for again in (True, False):
-            connect_time = 0.0
-            if connection is None:
-                begun = monotonic()
-                connection = await self._obtain()
-                self._connections.add(connection)
-                connect_time = monotonic() - begun
-            exchange = PooledExchange(connection, started)
-            exchange.connect_time = connect_time
-            waiter = connection.ask(exchange, outbound)
-            if not self.ticking:
-                self._rearm()
-            try:
-                await waiter
-            except BaseException:
-                exchange.close()
-                raise
-            if exchange.error is None or exchange.status:
-                break
-            if not (exchange.stale and again):
-                raise exchange.error
-            connection = None
+        exchange = self.start(outbound) or await self._fresh(outbound, monotonic())
+        return await self.arrived(exchange, outbound)
+
+    async def arrived(self, exchange: Exchange, outbound: Outbound) -> PooledExchange:
+        """See `net.port.Transport`."""
+        assert isinstance(exchange, PooledExchange), "it is one of `start`"
+        await exchange.headed()
+        if exchange.stale and not exchange.status:
+            exchange = await self._fresh(outbound, exchange.started)
+            await exchange.headed()
+        if exchange.error is not None and not exchange.status:
+            raise exchange.error
+        return exchange
+
+    async def _fresh(self, outbound: Outbound, started: float) -> PooledExchange:
+        begun = monotonic()
+        connection = await self._obtain()
+        self._connections.add(connection)
+        connect_time = monotonic() - begun
+        exchange = self._sent(connection, outbound, started)
+        exchange.connect_time = connect_time
+        return exchange
+
+    def _sent(self, connection: Connection, outbound: Outbound, started: float) -> PooledExchange:
+        exchange = PooledExchange(connection, started)
+        connection.ask(exchange, outbound)
+        if not self.ticking:
+            self._rearm()
         return exchange
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.call import Headers
@@ -33,6 +34,12 @@ class Exchange(Source, Protocol):
     def held(self, limit: int) -> bytes | None:
         """The whole body when it has come already and has no more than `limit` bytes, once; else None."""
 
+    def then(self, told: Callable[[], None]) -> bool:
+        """Have `told` called once: when it is whole, has failed, or has become one to be read bit by bit.
+
+        False, and it is not called, where that is so already. One task less; not to be mixed with the others.
+        """
+
     async def collect(self, limit: int) -> bytes | None:
         """The whole body when it ends within `limit` bytes.
 
@@ -48,6 +55,12 @@ class Transport(Protocol):
 
         Cancelling it cuts the connection.
         """
+
+    def start(self, outbound: Outbound) -> Exchange | None:
+        """Send at once where a connection is free: `arrived` is still to come. None: nothing was done."""
+
+    async def arrived(self, exchange: Exchange, outbound: Outbound) -> Exchange:
+        """The rest of `send` after `start`. It may be another exchange: a stale connection is replaced."""
 
     async def close(self) -> None:
         """Close idle connections; exchanges under way go on, and a late `send` still works."""

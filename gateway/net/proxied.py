@@ -16,6 +16,7 @@ from gateway.net.translated import translated
 
 if TYPE_CHECKING:
     from gateway.net.outbound import Outbound
+    from gateway.net.port import Exchange
     from gateway.settings.schema import BackendSettings
 
 
@@ -65,6 +66,13 @@ class Proxied:
             if isinstance(error, Exception):
                 raise translated(error, self.name, exchange.sent_at > 0) from error
             raise
+        return exchange
+
+    def start(self, outbound: Outbound) -> None:
+        """Never at once: httpx waits for everything."""
+
+    async def arrived(self, exchange: Exchange, outbound: Outbound) -> Exchange:
+        """See `net.port.Transport`; nothing is ever started."""
         return exchange
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,6 +56,10 @@ class StreamedExchange:
         length = said.get(b"content-length", b"")
         self.length = int(length) if length.isdigit() else None
         self.kind, self.coding = said.get(b"content-type", b""), said.get(b"content-encoding", b"")
+
+    def then(self, told: Callable[[], None]) -> bool:
+        """See `net.port.Exchange`: its head is here from the beginning."""
+        return False
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end."""

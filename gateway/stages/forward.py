@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from gateway.core.call import Call
@@ -13,7 +14,7 @@ from gateway.core.group import Tenant
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.record import opened
-from gateway.core.reply import Reply
+from gateway.core.reply import Coming, Reply
 from gateway.core.route import Target
 
 
@@ -26,21 +27,35 @@ class Forward(Stage):
         self._prices = parts.prices
         self._worker = parts.worker
 
-    async def admit(self, call: Call) -> Reply | None:
-        """The first good answer, or the last bad one."""
+    def admit(self, call: Call) -> Reply | Awaitable[Reply]:  # type: ignore[override]
+        """The first good answer, or the last bad one; already asked for where nobody had to be waited for."""
         plan = call.plan
         if plan is None or not plan.targets:
             raise FaultError("No backend is configured for this call.", code="gateway_no_backend")
-        left = len(plan.targets)
-        for target in plan.targets:
+        target = plan.targets[0]
+        self._turn(call, target)
+        asked = self._backends[target.backend].start(call, target)
+        return self.onward(call, None) if asked is None else Underway(self, call, asked)
+
+    def _turn(self, call: Call, target: Target) -> None:
+        """It is this target's turn. From here on the call leaves a row, even if this process is killed."""
+        call.target = target
+        call.tries += 1
+        if call.slot < 0:
+            call.slot = self._journal.begin(opened(call, self._worker))
+
+    async def onward(self, call: Call, asked: Coming | None) -> Reply:
+        """The rest, from the first target on, whose turn it is already and who may have been asked."""
+        assert call.plan is not None
+        targets = call.plan.targets
+        left = len(targets)
+        for number, target in enumerate(targets):
             left -= 1
-            call.target = target
-            call.tries += 1
-            if call.slot < 0:
-                # From here on the call leaves a row, even if this process is killed.
-                call.slot = self._journal.begin(opened(call, self._worker))
+            if number:
+                self._turn(call, target)
+            waiting, asked = asked, None
             try:
-                reply = await self._backends[target.backend].ask(call, target)
+                reply = await (waiting or self._backends[target.backend].ask(call, target))
             except UpstreamError as error:
                 if not left:
                     raise
@@ -51,10 +66,10 @@ class Forward(Stage):
                     reply.source.close()
                 _note(call, target, f"status_{reply.status}")
                 continue
-            return self._taken(call, reply)
+            return self.taken(call, reply)
         raise AssertionError("the loop returns or raises at the last target")
 
-    def _taken(self, call: Call, reply: Reply) -> Reply:
+    def taken(self, call: Call, reply: Reply) -> Reply:
         """Note what is known by now; the rest is known when the stream has ended (meter)."""
         if reply.status >= 400:
             call.code = "upstream_error_status"
@@ -71,6 +86,33 @@ class Forward(Stage):
         call.replied = time.monotonic()
         call.cost = of_call(call, self._backends, self._prices)
         return reply
+
+
+class Underway(Coming):
+    """The first target's answer on its way; should it be no good one, the others are asked."""
+
+    __slots__ = ("_asked", "_call", "_forward")
+
+    def __init__(self, forward: Forward, call: Call, asked: Coming) -> None:
+        self._forward = forward
+        self._call = call
+        self._asked = asked
+
+    def then(self, told: Callable[[], None]) -> bool:
+        """See `core.reply.Coming`."""
+        return self._asked.then(told)
+
+    def now(self) -> Reply | None:
+        """See `core.reply.Coming`."""
+        reply = self._asked.now()
+        return None if reply is None else self._forward.taken(self._call, reply)
+
+    def close(self) -> None:
+        """See `core.reply.Coming`."""
+        self._asked.close()
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        return self._forward.onward(self._call, self._asked).__await__()
 
 
 def _capture(call: Call, tenant: Tenant | None, reply: Reply) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.backends.base.answer import LINES, measure, passed_on
+from gateway.backends.base.asked import WHOLE, Asked
 from gateway.backends.base.body import renamed, with_usage
 from gateway.backends.base.credentials import keyring, scrubber
 from gateway.backends.base.inflate import InflatingTap
@@ -25,7 +26,6 @@ from gateway.net.outbound import Outbound, start_of
 from gateway.net.port import Exchange
 from gateway.settings.schema import BackendSettings
 
-WHOLE = 1 << 20  # bytes: a longer answer is not held but streams through
 SMALL = 64 * 1024  # what is not JSON is held only when it is as short as this
 LISTED = 60.0  # seconds a list of models is good for
 UNLISTED = 5.0  # and its absence
@@ -94,32 +94,18 @@ class HttpBackend:
 
     async def ask(self, call: Call, target: Target) -> Reply:
         """See `core.ports.Backend.ask`."""
-        credential = self._keyring.only or self._keyring.pick()
-        body, model = call.body, target.model
-        if model and body and model != call.model:
-            body = self.body(call, target)
-        hide = False
-        if call.stream and self._stream_usage:
-            body, hide = with_usage(call, body)
-        passed = call.passed if self._own is None else self._own.sub(b"", call.passed)
-        way = None if call.query else credential.ways.get((call.method, call.path, model or call.model))
-        method, place, start, makes = way or self._way(call, model or call.model, credential)
-        outbound = Outbound(method, place, credential.block, passed, body, start)
-        exchange = await self._transport.send(outbound)
-        call.connect_time = exchange.connect_time
-        call.sent = exchange.sent_at
-        call.first_byte = exchange.first_byte_at
-        if exchange.status in _REFUSED:
-            exchange = await self._again(call, exchange, outbound, credential, model or call.model)
-        status = exchange.status
-        if exchange.kind != b"application/json" or (whole := exchange.held(WHOLE)) is None:
-            return await self._reply(call, exchange, makes, hide)
-        if makes and status < 400:
-            measure(call, whole, exchange.coding)
-        wire = exchange.onward
-        if wire is None:
-            return Reply(status, self._headers(exchange), self._scrub(whole))
-        return Reply(status, [], self._scrub(whole), None, False, None, self._scrub(wire))
+        asked = self._asked(call, target)
+        asked.exchange = await self._transport.send(asked.outbound)
+        return await self._answered(asked)
+
+    def start(self, call: Call, target: Target) -> Asked | None:
+        """See `core.ports.Backend.start`."""
+        asked = self._asked(call, target)
+        exchange = self._transport.start(asked.outbound)
+        if exchange is None:
+            return None
+        asked.exchange = exchange
+        return asked
 
     async def models(self) -> list[dict[str, Any]]:
         """What the provider lists, remembered for a minute; one request at a time."""
@@ -140,14 +126,27 @@ class HttpBackend:
 
     # -- the request
 
-    async def _again(
-        self, call: Call, exchange: Exchange, outbound: Outbound, credential: Credential, model: str
-    ) -> Exchange:
+    def _asked(self, call: Call, target: Target) -> Asked:
+        credential = self._keyring.only or self._keyring.pick()
+        body, model = call.body, target.model
+        if model and body and model != call.model:
+            body = self.body(call, target)
+        hide = False
+        if call.stream and self._stream_usage:
+            body, hide = with_usage(call, body)
+        passed = call.passed if self._own is None else self._own.sub(b"", call.passed)
+        way = None if call.query else credential.ways.get((call.method, call.path, model or call.model))
+        method, place, start, makes = way or self._way(call, model or call.model, credential)
+        outbound = Outbound(method, place, credential.block, passed, body, start)
+        return Asked(self, call, outbound, credential, model or call.model, makes, hide)
+
+    async def _again(self, asked: Asked, exchange: Exchange) -> Exchange:
         """A key was refused: it rests, and the call goes out with each other one. The last answer stands.
 
         What a provider refuses in this way it has not begun.
         """
-        ring, tried = self._keyring, [credential]
+        call, outbound, model = asked.call, asked.outbound, asked.model
+        ring, tried = self._keyring, [asked.credential]
         while exchange.status in _REFUSED:
             ring.refused(tried[-1], exchange.status, dict(exchange.headers).get(b"retry-after"))
             other = ring.other(tried)
@@ -159,8 +158,6 @@ class HttpBackend:
             outbound.start = self._way(call, model, other).start
             outbound.fixed = other.block
             exchange = await self._transport.send(outbound)
-            call.connect_time, call.sent = exchange.connect_time, exchange.sent_at
-            call.first_byte = exchange.first_byte_at
         return exchange
 
     def _way(self, call: Call, model: str, credential: Credential) -> Way:
@@ -176,8 +173,33 @@ class HttpBackend:
 
     # -- the answer
 
+    async def answered(self, asked: Asked) -> Reply:
+        """The answer to it, whatever it is."""
+        asked.exchange = await self._transport.arrived(asked.exchange, asked.outbound)
+        return await self._answered(asked)
+
+    async def _answered(self, asked: Asked) -> Reply:
+        call, exchange = asked.call, asked.exchange
+        if exchange.status in _REFUSED:
+            exchange = await self._again(asked, exchange)
+        call.connect_time = exchange.connect_time
+        call.sent = exchange.sent_at
+        call.first_byte = exchange.first_byte_at
+        if exchange.kind == b"application/json" and (whole := exchange.held(WHOLE)) is not None:
+            return self.document(call, exchange, whole, asked.makes)
+        return await self._reply(call, exchange, asked.makes, asked.hide)
+
+    def document(self, call: Call, exchange: Exchange, whole: bytes, makes: bool) -> Reply:
+        """The usual answer: a whole document that is there already."""
+        if makes and exchange.status < 400:
+            measure(call, whole, exchange.coding)
+        wire = exchange.onward
+        if wire is None:
+            return Reply(exchange.status, self._headers(exchange), self._scrub(whole))
+        return Reply(exchange.status, [], self._scrub(whole), None, False, None, self._scrub(wire))
+
     async def _reply(self, call: Call, exchange: Exchange, makes: bool, hide: bool) -> Reply:
-        """Any answer; `ask` itself deals with the usual one, a whole document that is there already."""
+        """Any other answer."""
         status, kind, coding, wire = exchange.status, exchange.kind.lower(), exchange.coding, exchange.onward
         headers = self._headers(exchange) if wire is None else []
         reply = Reply(status, headers, source=exchange, wire=self._scrub(wire or b""))

@@ -82,6 +82,9 @@ class EchoBackend:
         """One, to show what the list looks like; every name works."""
         return [shapes.model("echo")]
 
+    def start(self, call: Call, target: Target) -> None:
+        """Never: there is nobody to be waited for."""
+
     async def ask(self, call: Call, target: Target) -> Reply:
         """Answer at once."""
         call.sent = call.first_byte = time.monotonic()
