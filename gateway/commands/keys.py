@@ -120,7 +120,9 @@ def _asked(
         return client.ask(method, "keys", name, *more, body=document)
     except Told as told:
         if told.code == "caller_not_found":
-            raise Refused(f"there is no key named {name}; penstock keys list shows them") from None
+            but = str(told).partition("; ")[2]  # that it is revoked
+            shown = f"{but}; " if but else ""
+            raise Refused(f"there is no key named {name}; {shown}penstock keys list shows them") from None
         if told.code == "caller_read_only":
             verb = "remove" if method == "DELETE" else "change"
             raise Refused(f"{name} stands in {client.settings.path}: {verb} it there") from None

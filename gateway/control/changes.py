@@ -25,9 +25,9 @@ _MOST_USD = 1e9  # as the most of a limit in dollars
 _KEY_DEFAULTS = {f.name: f.default for f in fields(KeyEntry) if f.default is not MISSING}
 
 
-def not_found(kind: str, name: str) -> CallerError:
-    """There is no such thing, or none that this operator may see."""
-    return CallerError(f"There is no {kind} {name!a}.", status=404, code="caller_not_found")
+def not_found(kind: str, name: str, but: str = "") -> CallerError:
+    """There is no such thing, or none that this operator may see; `but` says what there is instead."""
+    return CallerError(f"There is no {kind} {name!a}{but}.", status=404, code="caller_not_found")
 
 
 def read_only(kind: str, name: str, settings: Settings) -> CallerError:
@@ -107,7 +107,7 @@ class Changes:
             secret, after = rotate(before, overlap, time.time())
         except ValueError as error:
             raise CallerError(_sentence(str(error)), status=409, code="caller_conflict") from None
-        return self._of_key("key.rotate", entity, before, after), after, secret
+        return self._of_key("key.rotate", entity, before, after, ("digest",)), after, secret
 
     def revoked_key(self, entity: Entity) -> tuple[Change, KeyEntry]:
         """Refused from now on, for good."""
@@ -121,9 +121,12 @@ class Changes:
         self._operator.within(entry)
         return entry
 
-    def _of_key(self, action: str, entity: Entity, before: KeyEntry, after: KeyEntry) -> Change:
+    def _of_key(
+        self, action: str, entity: Entity, before: KeyEntry, after: KeyEntry, unique: tuple[str, ...] = ()
+    ) -> Change:
+        # The name stays: two keys that replicas made apart may share one, and must be revocable all the same.
         deed = self._deed(action, f"key/{entity.id}", before, after)
-        return Change(KEY, entity.id, document_of(after), deed, entity.version, ("name", "digest"))
+        return Change(KEY, entity.id, document_of(after), deed, entity.version, unique)
 
     # -- tenants
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,34 @@ def test_the_last_moment_of_the_calendar_can_be_written_and_read(desk: Desk) -> 
     assert made.json()["expires"] == "9999-12-31T23:59:59Z"
     assert iso(1e15) == "9999-12-31T23:59:59Z"
     assert iso(moment("2027-01-01").timestamp()) == "2027-01-01T00:00:00Z"
+
+
+def test_keys_that_share_a_name_can_be_changed_and_revoked_each_by_its_id(desk: Desk) -> None:
+    """Replicas that could not talk made one each."""
+    first = ask(desk, "POST", "/keys", {"name": "twin"}).json()
+    entity = desk.ledger.entity("key", first["id"])
+    assert entity is not None
+    document = {**entity.document, "id": "key_twin", "digest": "ab" * 32}
+    assert desk.ledger.adopt([replace(entity, id="key_twin", document=document)])
+    ask(desk, "GET", "/whoami", token="unknown")  # the desk looks at the ledger again
+    refused = ask(desk, "DELETE", "/keys/twin")
+    assert code(refused) == (409, "caller_conflict")
+    assert first["id"] in refused.text and "key_twin" in refused.text
+    for id in (first["id"], "key_twin"):
+        assert ask(desk, "PATCH", f"/keys/{id}", {"models": ["o3"]}, if_match="*").status_code == 200
+        assert ask(desk, "POST", f"/keys/{id}/rotate", {}).status_code == 200
+        assert ask(desk, "DELETE", f"/keys/{id}").json()["state"] == "revoked"
+
+
+def test_whoever_asks_for_a_revoked_key_by_name_is_told_so(desk: Desk) -> None:
+    ask(desk, "POST", "/keys", {"name": "gone"})
+    ask(desk, "DELETE", "/keys/gone")
+    for method, path, body in (("DELETE", "/keys/gone", None), ("POST", "/keys/gone/rotate", {})):
+        again = ask(desk, method, path, body)
+        assert code(again) == (404, "caller_not_found")
+        assert again.json()["error"]["message"] == (
+            "There is no key 'gone'; the one that had this name is revoked."
+        )
 
 
 def test_more_dollars_than_a_limit_may_have_are_no_raise(desk: Desk) -> None:

@@ -86,16 +86,30 @@ def _filed(ask: Ask) -> KeyEntry | None:
 
 
 async def _entity(ask: Ask) -> Entity:
-    """The key of that id, or the one in force of that name; and only one that this operator may see."""
+    """The key of that id, or the one in force of that name; and only one that this operator may see.
+
+    Raises `CallerError`: 404, and 409 where several in force have that name.
+    """
     wanted = ask.path["key"]
 
+    def named() -> list[KeyEntry]:
+        return [
+            e for e in ask.desk.all_keys() if e.name == wanted and e.origin != "file" and _visible(ask, e)
+        ]
+
     def identity() -> str:
-        ids = [e.id for e in ask.desk.all_keys() if e.name == wanted and e.origin != "file" and not e.revoked]
+        ids = [e.id for e in named() if not e.revoked]
+        if len(ids) > 1 and not wanted.startswith("key_"):
+            raise CallerError(
+                f"{len(ids)} keys are named {wanted!a}: say which one by its id, {' or '.join(ids[:5])}.",
+                status=409,
+                code="caller_conflict",
+            )
         return ids[0] if ids and not wanted.startswith("key_") else wanted
 
     entity = await ask.desk.found(KEY, identity)
     if entity is None or not _visible(ask, _entry(entity)):
-        raise not_found("key", wanted)
+        raise not_found("key", wanted, "; the one that had this name is revoked" if named() else "")
     return entity
 
 
