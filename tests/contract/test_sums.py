@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from gateway.core.keep import Keep
 from gateway.core.limit import LimitRule
 from gateway.core.ports import Ledger
-from gateway.stores.base import rollups
+from gateway.stores.base import SqlCalls, rollups
 from gateway.stores.sqlite import SqliteLedger
 from tests.contract import given as stores
 
 DAY = 86_400
 HOUR_MS = 3_600_000
+HOUR = "%Y-%m-%dT%H:%M%z"
 START = 1_767_225_600_000  # 2026-01-01T00:00:00Z in ms
 SHORT = Keep(calls=2.0 * DAY, hours=3.0 * DAY, days=4.0 * DAY)
 
@@ -107,6 +108,34 @@ def test_what_is_too_old_goes_first_calls_then_hours_then_days(store: stores.Sto
         assert rows_left(ledger) == ["c4", "c5"]
         ledger.commit([call(6, id="c6")], {})
         assert figures(ledger, "day")["2026-01-07",] == (1, 15)
+
+
+def test_time_series_are_right_while_sums_of_an_older_version_become_coarse_ones(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "_COMING", 2)
+    calls = [call(day / 24, key=key, model=model) for day in range(3) for key in "ab" for model in "mn"]
+    ledger.commit(calls, {})
+    tidy(ledger, Keep(), at(0.5))
+    ledger.commit(calls, {})
+    assert isinstance(ledger, SqlCalls)
+    with ledger._transaction() as db:  # as they are before there were any
+        db.execute("DELETE FROM coarse_hours")
+        db.execute("UPDATE replicas SET coarsened = 0")
+    steps = 1
+    for _ in range(20):
+        assert {hour[11:13]: figure for (hour,), figure in figures(ledger, "hour").items()} == {
+            f"0{hour}": (8, 120) for hour in range(3)
+        }
+        mine = figures(ledger, "model", "hour", model=["m"], tenant=["acme"])
+        assert mine["m", "2026-01-01T01:00Z"] == (4, 60)
+        steps += ledger.tidy_calls(Keep(), at(1.5))
+    assert steps > 6
+    with ledger._transaction() as db:
+        assert int(db.execute("SELECT sum(calls) FROM coarse_hours").fetchone()[0]) == 24
+    tidy(ledger, SHORT, at(30))
+    with ledger._transaction() as db:
+        assert db.execute("SELECT count(*) FROM coarse_hours").fetchone()[0] == 0
 
 
 def rows_left(ledger: SqliteLedger) -> list[str]:
@@ -230,6 +259,12 @@ def _compare(ledger: SqliteLedger, calls: list[dict[str, Any]], since: int, hour
     span = [datetime.fromtimestamp(ms / 1000, UTC) for ms in (begin, end)]
     inside = [each for each in calls if begin <= each["ts"] < end]
     assert sum(row["calls"] for row in ledger.usage(("key", "model"), *span)) == len(inside)
+    for row in ledger.usage(("tenant", "hour"), *span):
+        mine = [
+            c for c in inside if datetime.fromtimestamp(c["ts"] / 1000, UTC).strftime(HOUR) == row["hour"]
+        ]
+        assert (row["calls"], row["tokens"]) == (len(mine), sum(c["input"] + c["output"] for c in mine))
+    assert sum(row["calls"] for row in ledger.usage(("hour",), *span)) == len(inside)
     for row in ledger.usage(("tag", "day"), *span):
         mine = [
             each

@@ -96,6 +96,7 @@ class SqlCalls:
             if behind >= rollups.STEP:
                 for _ in range(1 if behind < 2 * rollups.STEP else _STEPS):
                     behind -= rollups.roll(db, self._replica)
+                rollups.coarsen(db, self._replica)
                 rollups.sum_days(db, self._replica, 0)
         self._behind = max(behind, 0)
 
@@ -155,7 +156,8 @@ class SqlCalls:
         if self._behind or self._today != today:
             with self._booking() as db:
                 rolled = rollups.roll(db, self._replica)
-                more = rolled == rollups.STEP or rollups.sum_days(db, self._replica, today)
+                more = rolled == rollups.STEP or rollups.coarsen(db, self._replica)
+                more = more or rollups.sum_days(db, self._replica, today)
             self._behind = max(self._behind - rolled, 0) if more else 0
             if more:
                 return True

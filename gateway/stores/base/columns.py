@@ -2,7 +2,8 @@
 
 `entries` has one row per call and `hours` and `days` sums of them, each only ever appended to: a sum is
 never changed, and several rows may stand for the same hour. `replicas` says how far each replica's rows are
-summed: entries with an `n` above `rolled` are in no hour yet, hours with one above `summed` in no day.
+summed: entries with an `n` above `rolled` are in no hour yet, hours with one above `summed` in no day, and
+with one above `coarsened` in no coarse hour. Those are for time series: they have few labels, in themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ DAY_MS = 86_400_000
 
 # What many calls share is kept once per combination, in `labels`. `tagged` is 1 where calls have tags.
 SHARED = (*LABELS, "tagged")
+COARSE = ("tenant", "model", "backend", "outcome", "usage_source")  # what coarse hours know of calls
 NUMBERS = frozenset(("stream", "status", "tagged"))  # of these; the others are texts
 
 SUMS = (*KINDS, "cost_micros", "hold_tokens", "hold_micros", "total_us")
@@ -79,6 +81,14 @@ TABLES = (
     "CREATE INDEX tag_days_day ON tag_days (day)",
 )
 
+_COARSE = ", ".join(f"{name} TEXT NOT NULL" for name in COARSE)
+_COARSE += ", calls {big} NOT NULL, " + ", ".join(f"{name} {{big}} NOT NULL" for name in SUMS)
+COARSE_TABLES = (
+    f"CREATE TABLE coarse_hours (n {{serial}}, hour {{big}} NOT NULL, replica INTEGER NOT NULL, {_COARSE})",
+    "CREATE INDEX coarse_hours_hour ON coarse_hours (hour)",
+    "ALTER TABLE replicas ADD COLUMN coarsened {big} NOT NULL DEFAULT 0",
+)
+
 # People read this.
 VIEW = f"""CREATE VIEW calls AS SELECT
     e.id, e.ts, "key", key_name, tenant, team, "user", client, method, endpoint, path, model, alias, backend,
@@ -86,6 +96,11 @@ VIEW = f"""CREATE VIEW calls AS SELECT
     cost_micros, hold_tokens, hold_micros, queue_us, connect_us, first_byte_us, first_token_us, total_us,
     overhead_us, revision, worker, session, tags, trace, reasons, prompt_version, arm, r.id AS replica
     FROM entries e JOIN labels ON labels.id = e.label JOIN replicas r ON r.n = e.replica"""
+
+
+def coarse_tables(big: str, serial: str) -> tuple[str, ...]:
+    """As `tables`, of what came with a later version. Older sums get there bit by bit, as new ones do."""
+    return tuple(statement.format(big=big, serial=serial) for statement in COARSE_TABLES)
 
 
 def tables(big: str, serial: str, clustered: str) -> list[str]:

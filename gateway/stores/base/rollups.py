@@ -6,7 +6,7 @@ has come stands beside the sums and moves with them: at any moment sums and the 
 
 from __future__ import annotations
 
-from gateway.stores.base.columns import SUMS
+from gateway.stores.base.columns import COARSE, SUMS
 from gateway.stores.base.tables import Tables
 
 STEP = 20_000  # rows summed at once: some 0.1 s
@@ -38,6 +38,14 @@ _SUM_TAGS = (
     f"INSERT INTO tag_days (replica, n, day, tag, label, calls, {_NAMES})"
     f" SELECT {{replica:d}}, {{upto:d}}, hour / 24, tag, label, sum(calls), {_TOTALS} FROM tag_hours {_HOURS}"
     " GROUP BY label, hour / 24, tag"
+)
+_COARSE = ", ".join(COARSE)
+_COARSEN = (
+    f"INSERT INTO coarse_hours (replica, hour, {_COARSE}, calls, {_NAMES})"
+    f" SELECT {{replica:d}}, s.hour, {', '.join(f'l.{name}' for name in COARSE)}, sum(s.calls), "
+    f"{', '.join(f'sum(s.{name})' for name in SUMS)} FROM hours s JOIN labels l ON l.id = s.label"
+    " WHERE s.replica = ? AND s.n > ? AND s.n <= ?"
+    f" GROUP BY s.hour, {', '.join(f'l.{name}' for name in COARSE)}"
 )
 
 
@@ -86,6 +94,16 @@ def sum_days(db: Tables, replica: int, today: int) -> bool:
     return more
 
 
+def coarsen(db: Tables, replica: int) -> bool:
+    """Sum up the next hours as coarse ones; whether there may be more."""
+    (coarsened,) = db.execute("SELECT coarsened FROM replicas WHERE n = ?", (replica,)).fetchone()
+    upto, count = _next(db, "hours", replica, coarsened, _COMING)
+    if count:
+        db.execute(_COARSEN.format(replica=replica), (replica, coarsened, upto))
+        db.execute("UPDATE replicas SET coarsened = ? WHERE n = ?", (upto, replica))
+    return count == _COMING
+
+
 def _next(db: Tables, table: str, replica: int, after: int, most: int) -> tuple[int, int]:
     """The number of the last of the next rows, and how many these are."""
     numbers = f"SELECT n FROM {table} WHERE replica = ? AND n > ? ORDER BY n LIMIT {most}"
@@ -114,7 +132,9 @@ def drop_hours(db: Tables, before: int) -> bool:
         )
         deleted = db.execute(f"DELETE FROM {table} WHERE n IN ({rows})", (before,)).rowcount
         gone = deleted >= _DROPPED or gone
-    return gone
+    old = f"SELECT n FROM coarse_hours WHERE hour < ? LIMIT {_DROPPED}"
+    deleted = db.execute(f"DELETE FROM coarse_hours WHERE n IN ({old})", (before,)).rowcount
+    return deleted >= _DROPPED or gone
 
 
 def drop_days(db: Tables, before: int) -> bool:

@@ -35,7 +35,8 @@ class Source(NamedTuple):
     """Rows of a `table` with their labels, `s` and `l`: the expressions for what is in each.
 
     `calls` is how many it has, `hour` which one it is of, `period` the first of its period ("": all are in
-    one). With tags, `tag` is its tag, and a call stands there once for each of its tags.
+    one). With tags, `tag` is its tag, and a call stands there once for each of its tags. `labels` is where
+    its labels are: `l`, or `s` itself.
     """
 
     table: str
@@ -46,16 +47,23 @@ class Source(NamedTuple):
     tag: str
     where: str
     values: tuple[int, ...]
+    labels: str = "l"
 
 
 class _Replica(NamedTuple):
     n: int
     rolled: int
     summed: int
+    coarsened: int
 
 
-def sources(db: Tables, span: Span, replica: int | None = None, tags: bool = False) -> Iterator[Source]:
-    """Together they have every call of the span once. `replica` gives what went through that one alone."""
+def sources(
+    db: Tables, span: Span, replica: int | None = None, tags: bool = False, coarse: bool = False
+) -> Iterator[Source]:
+    """Together they have every call of the span once. `replica` gives what went through that one alone.
+
+    `coarse`: of labels only those are asked for that coarse hours have.
+    """
     first, last = span.days()
     of = f" AND s.replica = {replica:d}" if replica is not None else ""
     table = "tag_{}" if tags else "{}"
@@ -63,13 +71,18 @@ def sources(db: Tables, span: Span, replica: int | None = None, tags: bool = Fal
         where = f"s.day >= ? AND s.day < ?{of}"
         yield _source(table.format("days"), "s.calls", "s.day * 24", span, where, (first, last))
     for each in _replicas(db, replica, tags):
-        hours = table.format("hours")
-        for since, until in _edges(span, first * 24, last * 24):
-            where = "s.hour >= ? AND s.hour < ? AND s.replica = ? AND s.n <= ?"
-            yield _source(hours, "s.calls", "s.hour", span, where, (since, until, each.n, each.summed))
+        hours, known = table.format("hours"), each.summed
+        if coarse and first == last:
+            known = each.coarsened
+            where = "s.hour >= ? AND s.hour < ? AND s.replica = ?"
+            yield _source("coarse_hours", "s.calls", "s.hour", span, where, (span.since, span.until, each.n))
+        else:
+            for since, until in _edges(span, first * 24, last * 24):
+                where = "s.hour >= ? AND s.hour < ? AND s.replica = ? AND s.n <= ?"
+                yield _source(hours, "s.calls", "s.hour", span, where, (since, until, each.n, known))
         # The plus keeps databases from looking for times in an index: what is in no sum is found by number.
         where = "s.replica = ? AND s.n > ? AND +s.hour >= ? AND +s.hour < ?"
-        yield _source(hours, "s.calls", "s.hour", span, where, (each.n, each.summed, span.since, span.until))
+        yield _source(hours, "s.calls", "s.hour", span, where, (each.n, known, span.since, span.until))
         where = "s.replica = ? AND s.n > ? AND +s.ts >= ? AND +s.ts < ?"
         limits = (span.since * HOUR_MS, span.until * HOUR_MS)
         yield _source(
@@ -84,6 +97,8 @@ def sources(db: Tables, span: Span, replica: int | None = None, tags: bool = Fal
 
 def _source(table: str, calls: str, hour: str, span: Span, where: str, values: tuple[int, ...]) -> Source:
     period = f"{hour} / {span.step} * {span.step}" if span.step < FOREVER else ""
+    if table == "coarse_hours":
+        return Source(table, f"{table} s", calls, hour, period, "", where, values, "s")
     return Source(
         table, _joined(table), calls, hour, period, _tag(table), f"l.id = s.label AND {where}", values
     )
@@ -136,7 +151,7 @@ def _sums(added: Sequence[str]) -> list[str]:
 
 def _replicas(db: Tables, replica: int | None, tags: bool) -> list[_Replica]:
     summed = "tags_summed" if tags else "summed"
-    rows = db.execute(f"SELECT n, rolled, {summed} FROM replicas").fetchall()
+    rows = db.execute(f"SELECT n, rolled, {summed}, coarsened FROM replicas").fetchall()
     return [_Replica(*map(int, row)) for row in rows if replica in (None, row[0])]
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from gateway.core.errors import LedgerError
 from gateway.core.sheet import LABELS
 from gateway.core.usage import KINDS
+from gateway.stores.base.columns import COARSE
 from gateway.stores.base.span import FOREVER, Source, Span, sources, totals
 from gateway.stores.base.tables import Tables
 
@@ -75,7 +76,8 @@ def _add(
 ) -> None:
     """Fold what the tables have into groups: by outcome and source, the figures tell calls apart."""
     own = len(asked.columns)
-    for source in sources(db, span, tags=asked.tags is not None):
+    coarse = asked.tags is None and {*asked.columns, *asked.wanted} <= set(COARSE)
+    for source in sources(db, span, tags=asked.tags is not None, coarse=coarse):
         for row in _rows(db, span, source, asked):
             labels, (outcome, usage_source, tag, hour, calls), sums = (
                 row[:own],
@@ -115,13 +117,16 @@ def _count(total: list[int], outcome: str, source: str, calls: int, sums: list[i
 
 def _rows(db: Tables, span: Span, source: Source, asked: _Asked) -> Iterator[Sequence[Any]]:
     """Columns of labels, outcome, source of usage, tag, first hour of the period, calls, sums."""
-    where = ["l.seen >= ?"]
-    values: list[Any] = [*source.values, min(span.since // 24, _LARGEST_DAY)]
+    where = ["1 = 1"]
+    values: list[Any] = [*source.values]
+    if source.labels == "l":
+        where = ["l.seen >= ?"]
+        values.append(min(span.since // 24, _LARGEST_DAY))
     for name, given in (*asked.wanted.items(), *([("", asked.tags)] if asked.tags else [])):
-        column = f'CAST(l."{name}" AS TEXT)' if name else source.tag
+        column = f'CAST({source.labels}."{name}" AS TEXT)' if name else source.tag
         where.append(f"{column} IN ({', '.join('?' * len(given))})")
         values += given
-    columns = [*[f'l."{name}"' for name in asked.columns], "l.outcome", "l.usage_source"]
+    columns = [f'{source.labels}."{name}"' for name in (*asked.columns, "outcome", "usage_source")]
     yield from db.execute(totals(source, columns, _SUMMED, " AND ".join(where)), values)
 
 

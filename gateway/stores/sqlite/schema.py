@@ -6,6 +6,7 @@ import sqlite3
 
 from gateway.core.errors import LedgerError
 from gateway.stores.base import captures
+from gateway.stores.base.columns import coarse_tables
 from gateway.stores.sqlite import calls, records
 
 # The tables as the first version had them; what stands now is in `base/columns.py` and `calls.py`.
@@ -68,6 +69,7 @@ MIGRATIONS = (
     (*records.STATEMENTS, "PRAGMA user_version = 2"),
     (*captures.tables("INTEGER"), "PRAGMA user_version = 3"),
     (*calls.STATEMENTS, "PRAGMA user_version = 4"),
+    (*coarse_tables("INTEGER", "INTEGER PRIMARY KEY"), "PRAGMA user_version = 5"),
 )  # each takes the file one version further, and says so itself
 
 
