@@ -648,6 +648,26 @@ def test_the_history_of_revisions_is_bounded(records: Ledger, monkeypatch: pytes
     assert [revision.id for revision in records.revisions()] == ["6", "5", "4"]
 
 
+def test_revisions_of_the_same_text_do_not_crowd_out_what_was_written(
+    records: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renewed secrets make them."""
+    monkeypatch.setattr(clock, "_MOST_REVISIONS", 3)
+    for id, text in (("1", "a"), ("2", "b"), *[(str(n), "c") for n in range(3, 9)]):
+        records.keep_revision(KeptRevision(id, 5, {}, {"gateway.toml": text}))
+    assert [revision.id for revision in records.revisions()] == ["8", "2", "1"]
+    records.keep_revision(KeptRevision("9", 5, {}, {"gateway.toml": "d"}))
+    assert [revision.id for revision in records.revisions()] == ["9", "8", "2"]
+
+
+def test_a_revision_that_could_not_serve_is_withdrawn_once(records: Ledger) -> None:
+    for id in ("one", "bad", "one", "bad"):
+        records.keep_revision(KeptRevision(id, 5, {}, {}))
+    records.withdraw_revision("bad")
+    records.withdraw_revision("unknown")
+    assert [revision.id for revision in records.revisions()] == ["one", "bad", "one"]
+
+
 def test_an_answer_is_remembered_with_its_change_until_its_time_is_up(
     records: Ledger, at: Callable[[int], None]
 ) -> None:

@@ -20,7 +20,7 @@ from tests.contract import given as stores
 
 DAY = 86_400
 HOUR_MS = 3_600_000
-HOUR = "%Y-%m-%dT%H:%M%z"
+HOUR = "%Y-%m-%dT%H:00Z"
 START = 1_767_225_600_000  # 2026-01-01T00:00:00Z in ms
 SHORT = Keep(calls=2.0 * DAY, hours=3.0 * DAY, days=4.0 * DAY)
 
