@@ -190,7 +190,14 @@ class Records(Protocol):
         """
 
     def keep_revision(self, revision: KeptRevision) -> None:
-        """Add to the history, unless it is the newest there already."""
+        """Add to the history, unless it is the newest there already.
+
+        Of what is too much, texts that stand further up once more go first: a renewed secret makes a revision
+        of its own, and must not crowd out what somebody wrote.
+        """
+
+    def withdraw_revision(self, id: str) -> None:
+        """Take the newest place of a revision out of the history: it was found that it can't serve."""
 
     def revisions(self, most: int = 100, before: int = 0) -> list[KeptRevision]:
         """Newest first; `before` a place in the history, for paging."""

@@ -124,6 +124,13 @@ class AdminDesk:
         except (OSError, LedgerError) as error:
             log.error("revision %s can't be put into the history: %s", settings.revision, error)
 
+    async def withdraw(self, revision: str) -> None:
+        """Take out of the history what can't be served after all."""
+        try:
+            await self._do(lambda: self._books.withdraw_revision(revision))
+        except (OSError, LedgerError) as error:
+            log.error("revision %s can't be taken out of the history: %s", revision, error)
+
     async def apply(self, wanted: Wanted) -> Applied:
         """Write these files and serve them; where that can't be, they are as before. Raises `CallerError`."""
         async with self._applying:
@@ -143,6 +150,8 @@ class AdminDesk:
         await self._reload()
         why = self._revisions.fault or await self._adopted(serving)
         if why:
+            if self.settings.revision != serving:
+                await self.withdraw(self.settings.revision)
             await asyncio.to_thread(_written, fresh.undo)
             await self._reload()
             return Applied(self.settings.revision, why)

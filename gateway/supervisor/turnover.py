@@ -47,6 +47,7 @@ class Turnover:
         self.admin: Admin | None = None
         self._previous: Settings | None = None
         self._unfit = ""  # why the current revision can't be served
+        self._withdrawn: set[str] = set()  # revisions that can't be served, still in the history
         self._hung_up = False
         self._lock = asyncio.Lock()
 
@@ -55,13 +56,19 @@ class Turnover:
         self._hung_up = True
 
     def unfit(self, revision: str, why: str) -> None:
-        """A worker can't serve a revision: if it is the newest, the one before it comes back."""
+        """A worker can't serve a revision: if it is the newest, the one before it comes back.
+
+        It leaves the history in any case: nobody is to go back to it.
+        """
+        self._withdrawn.add(revision)
         if self._previous is not None and revision == self._revisions.current.revision:
             self._unfit = why
 
     async def poll(self) -> None:
         """Look whether there is something to read; to be called now and again."""
         async with self._lock:
+            while self._withdrawn and self.admin is not None:
+                await self.admin.desk.withdraw(self._withdrawn.pop())
             if self._unfit:
                 await self._fall_back()
             forced, self._hung_up = self._hung_up, False

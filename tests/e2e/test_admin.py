@@ -305,6 +305,15 @@ def test_what_no_worker_can_serve_leaves_the_file_as_it_was(own: Gateway) -> Non
         revision = client.get("/config").json()["revision"]
         until("it serves", lambda: client.get("/status").json()["revision"] == revision)
         assert "config" not in client.get("/status").json()
+        # What never served is nothing to go back to, whether it came by the API or by hand.
+        own.path.write_text(first + '[[plugins]]\nuse = "no_such_module:Other"\n')
+        until("it is refused", lambda: "no_such_module:Other" in str(client.get("/status").json()))
+        own.path.write_text(first)
+        until(
+            "it leaves the history",
+            lambda: [each["revision"] for each in client.get("/config/history").json()["data"]] == [revision],
+        )
+        assert client.post("/config/rollback", json={}).status_code == 404
 
 
 def test_files_that_came_since_are_set_aside_and_those_that_went_come_back(own: Gateway) -> None:

@@ -188,7 +188,7 @@ class SqlRecords:
     # ------------------------------------------------------------------ revisions and answers
 
     def keep_revision(self, revision: KeptRevision) -> None:
-        """Add to the history, unless it is the newest there already."""
+        """Add to the history, unless it is the newest there already; see `core.records.Records`."""
         with self._transaction() as db:
             db.execute("UPDATE stamps SET n = n + 1 WHERE name = 'revisions'")
             newest = db.execute("SELECT id FROM revisions ORDER BY n DESC LIMIT 1").fetchone()
@@ -198,7 +198,19 @@ class SqlRecords:
             texts = canonical(revision.actor).decode(), canonical(revision.files).decode()
             row = (n, revision.id, revision.ts_ms or now_ms(), *texts, revision.note)
             db.execute("INSERT INTO revisions (n, id, ts, actor, files, note) VALUES (?, ?, ?, ?, ?, ?)", row)
-            db.execute("DELETE FROM revisions WHERE n <= ?", (n - _MOST_REVISIONS,))
+            (kept,) = db.execute("SELECT count(*) FROM revisions").fetchone()
+            again = "SELECT n FROM revisions AS old WHERE EXISTS ("
+            again += "SELECT 1 FROM revisions AS new WHERE new.n > old.n AND new.files = old.files)"
+            for which in (again, "SELECT n FROM revisions"):
+                most = max(kept - _MOST_REVISIONS, 0)
+                delete = f"DELETE FROM revisions WHERE n IN ({which} ORDER BY n LIMIT ?)"
+                kept -= db.execute(delete, (most,)).rowcount if most else 0
+
+    def withdraw_revision(self, id: str) -> None:
+        """Take its newest place out of the history."""
+        with self._transaction() as db:
+            newest = "SELECT max(n) FROM revisions WHERE id = ?"
+            db.execute(f"DELETE FROM revisions WHERE n = ({newest})", (id,))
 
     def revisions(self, most: int = 100, before: int = 0) -> list[KeptRevision]:
         """Newest first; `before` a place in the history, for paging."""
