@@ -26,7 +26,7 @@ from gateway.control.port import Desk
 from gateway.control.refusals import Refusals
 from gateway.control.resources import audit, config, keys, limits, status, tenants, usage
 from gateway.control.seal import Seal
-from gateway.core.codec import dumps
+from gateway.core.codec import dumps, loads
 from gateway.core.errors import CallerError, FaultError, GatewayError, LedgerError, PolicyError
 from gateway.core.records import Actor, Answered, Change, Conflict
 
@@ -198,12 +198,13 @@ class _Once:
             raise CallerError(
                 "This idempotency-key was used for another request.", status=422, code="caller_conflict"
             )
-        headers = {**_HEADERS, "idempotency-replayed": "true"}
-        return Response(self._seal.open(found.body), found.status, headers, media_type="application/json")
+        headers, document = loads(self._seal.open(found.body))
+        headers["idempotency-replayed"] = "true"
+        return Response(dumps(document), found.status, headers, media_type="application/json")
 
     def kept(self, answer: Answer) -> tuple[str, Answered]:
         """The answer as it is remembered."""
-        body = self._seal.close(dumps(answer.document))
+        body = self._seal.close(dumps([_headers(answer), answer.document]))
         until = int(time.time() * 1000) + _REMEMBERED
         return self._place, Answered(self._fingerprint, answer.status, body, until)
 
@@ -252,7 +253,7 @@ def _matched(operation: Operation, given: str | None, change: Change) -> None:
         raise stale()
 
 
-def _response(answer: Answer) -> Response:
+def _headers(answer: Answer) -> dict[str, str]:
     headers = dict(_HEADERS)
     if answer.version is not None:
         headers["etag"] = f'"v{answer.version}"'
@@ -260,6 +261,11 @@ def _response(answer: Answer) -> Response:
         headers["etag"] = f'"{answer.tag}"'
     if answer.made:
         headers["location"] = f"{PREFIX}/{quote(answer.made)}"
+    return headers
+
+
+def _response(answer: Answer) -> Response:
+    headers = _headers(answer)
     if answer.lines is not None:
         return StreamingResponse(answer.lines, 200, headers, media_type="application/x-ndjson")
     return Response(dumps(answer.document), answer.status, headers, media_type="application/json")

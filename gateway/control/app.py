@@ -54,13 +54,15 @@ def build(control: Desk) -> Starlette:
         "/metrics": metrics,
         f"{api.PREFIX}/openapi.json": description,
     }
-    return Starlette(
+    app = Starlette(
         routes=[
             *[Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()],
             *api.Api(control).routes(),
         ],
         exception_handlers={HTTPException: _refusal, Exception: _fault},
     )
+    app.router.redirect_slashes = False  # a path has one spelling; a redirect would name whatever Host says
+    return app
 
 
 def _json(document: Any, status: int = 200) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,28 @@ def parse(data: bytes) -> dict[str, Any]:
     """The JSON object of a request. Raises `CallerError` (400)."""
     try:
         document = loads(data) if data.strip() else {}
+        if document:
+            json.loads(data, object_pairs_hook=_distinct)
     except JSONError as error:
         raise CallerError(f"The body is not valid JSON: {str(error)[:200]}") from None
+    except RecursionError:
+        raise _too_deep() from None
     if not isinstance(document, dict):
         raise CallerError("The body must be a JSON object.")
     return document
+
+
+def _too_deep() -> CallerError:
+    return CallerError("The body is nested too deep.")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    """Of a member that is there twice nobody can tell which one was meant."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise CallerError(f"The body has the member {quote(name)} twice.", param=name[:64])
+        seen.add(name)
 
 
 def read(table: Table, document: Mapping[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -115,8 +133,11 @@ def read(table: Table, document: Mapping[str, Any], at: tuple[str, ...] = ()) ->
     """
     given = {name: value for name, value in document.items() if value is not None}
     reading = Reading({}, resolve=False)
-    node = grow(given, Source("body", Path(), in_file=False), at)
-    values = table.read(node, reading)
+    try:
+        node = grow(given, Source("body", Path(), in_file=False), at)
+        values = table.read(node, reading)
+    except RecursionError:
+        raise _too_deep() from None
     gone = {name for name in document if document[name] is None}
     for name in gone - table.fields.keys():
         reading.fault(grow(None, node.source, (*at, name)), "unknown member", at_key=True)

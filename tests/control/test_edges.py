@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.control.api import OPERATIONS, PREFIX
 from gateway.control.moment import iso, moment
 from gateway.control.openapi import document
-from tests.control.desk import Desk
+from tests.control.desk import Desk, talk
 from tests.control.test_api import ask, code
 
 
@@ -76,6 +77,44 @@ def test_the_last_moment_of_the_calendar_can_be_written_and_read(desk: Desk) -> 
     assert made.json()["expires"] == "9999-12-31T23:59:59Z"
     assert iso(1e15) == "9999-12-31T23:59:59Z"
     assert iso(moment("2027-01-01").timestamp()) == "2027-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"name":"a","name":"b"}', b'{"name":"a","capture":{"keep":"1d","keep":"2d"}}']
+)
+def test_a_member_that_is_there_twice_is_refused(desk: Desk, body: bytes) -> None:
+    async def send(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/tenants", content=body)
+
+    answer = talk(desk, send)
+    assert code(answer) == (400, BAD) and "twice" in answer.text
+    assert ask(desk, "GET", "/tenants").json()["data"] == []
+
+
+@pytest.mark.parametrize("depth", [900, 1020, 5000, 500_000])
+def test_a_body_that_is_nested_deep_is_refused(desk: Desk, depth: int) -> None:
+    async def send(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/keys", content=b'{"name":' + b"[" * depth + b"]" * depth + b"}")
+
+    assert code(talk(desk, send)) == (400, BAD)
+
+
+@pytest.mark.parametrize("path", ["/keys/", "/config/history/", "/tenants//"])
+def test_a_path_has_one_spelling(desk: Desk, path: str) -> None:
+    assert code(ask(desk, "GET", path)) == (404, "caller_not_found")
+
+
+def test_what_is_answered_again_has_the_version_and_the_place_too(desk: Desk) -> None:
+    """Also where one of that name was deleted, and versions go on."""
+    for _ in range(2):
+        ask(desk, "POST", "/tenants", {"name": "back"})
+        ask(desk, "DELETE", "/tenants/back", if_match="*")
+    first, again = (ask(desk, "POST", "/tenants", {"name": "back"}, idempotency_key="k") for _ in range(2))
+    assert again.headers["idempotency-replayed"] == "true"
+    for answer in (first, again):
+        assert answer.headers["etag"] == '"v5"' and answer.json()["version"] == 5
+        assert answer.headers["location"] == "/admin/v1/tenants/back"
+    assert first.content == again.content
 
 
 def test_keys_that_share_a_name_can_be_changed_and_revoked_each_by_its_id(desk: Desk) -> None:

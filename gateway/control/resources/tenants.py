@@ -56,7 +56,11 @@ async def _own(ask: Ask) -> Entity:
 
 async def _create(ask: Ask) -> Answer:
     change, tenant = ask.changes.new_tenant(ask.values)
-    return changed(change, shown(tenant), 201, f"tenants/{tenant.name}")
+    answer = changed(change, shown(tenant), 201, f"tenants/{tenant.name}")
+    before = await ask.desk.do(lambda books: books.entity(TENANT, tenant.name))
+    if before is not None:  # one of that name was deleted: versions go on
+        answer.version = answer.document["version"] = before.version + 1
+    return answer
 
 
 async def _patch(ask: Ask) -> Answer:
