@@ -8,7 +8,9 @@ import time
 from typing import Any
 
 from gateway.core.principal import KeyEntry, digest
-from gateway.settings.kinds import INVALID, Moment, Reading, Text
+from gateway.core.rights import CALLER, OPERATORS
+from gateway.settings.faults import quote
+from gateway.settings.kinds import INVALID, Moment, Reading, Text, Wrong
 from gateway.settings.network import NETWORKS
 from gateway.settings.sealed import Sealed
 from gateway.settings.tables import Field, Many, Table
@@ -18,6 +20,20 @@ _HASH = "sha256:[0-9a-f]{64}"
 LABEL = Text(pattern=r"[^\s/|]([^/|]*[^\s/|])?", meaning="a name without / or |", most=128)
 GLOB = Text(pattern="[^,]+", meaning="a name or glob without commas", most=256)
 GLOBS = Many(GLOB)
+
+
+class Role(Text):
+    """A role. Known ones are in small letters: `Viewer` would be one of somebody's own, and so a caller's."""
+
+    def check(self, text: str) -> str:
+        """The role. Raises `Wrong`."""
+        known = text.casefold().strip()
+        if known in (CALLER, *OPERATORS) and text != known:
+            raise Wrong(f'{quote(text)} is not a role of the gateway; write "{known}"')
+        return super().check(text)
+
+
+ROLE = Role(pattern=LABEL.pattern, meaning=LABEL.meaning, most=LABEL.most)
 
 
 class Before(Sealed):
@@ -90,7 +106,7 @@ KEY = Table(
         "team": Field(LABEL, "the team its calls count for"),
         "user": Field(LABEL, "the user its calls count for"),
         "roles": Field(
-            Many(LABEL), "caller (absent: that), or roles of the admin API: viewer, operator, admin, auditor"
+            Many(ROLE), "caller (absent: that), or roles of the admin API: viewer, operator, admin, auditor"
         ),
         "models": Field(GLOBS, "models it may call, as globs; absent: all"),
         "endpoints": Field(GLOBS, 'endpoints it may call, as globs ("chat/*"); absent: all'),

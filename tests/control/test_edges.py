@@ -61,6 +61,12 @@ def test_a_value_out_of_bounds_is_told_and_not_used(desk: Desk, path: str) -> No
     assert answer.json()["error"]["param"] in path
 
 
+@pytest.mark.parametrize("role", ["Admin", "VIEWER", "Caller"])
+def test_a_role_in_other_letters_is_no_role_of_ones_own(desk: Desk, role: str) -> None:
+    refused = ask(desk, "POST", "/keys", {"name": "ops", "roles": [role]})
+    assert code(refused) == (400, BAD) and f'write \\"{role.lower()}\\"' in refused.text
+
+
 def test_a_name_that_no_store_takes_is_not_there(desk: Desk) -> None:
     assert code(ask(desk, "GET", "/keys/%00")) == (404, "caller_not_found")
 
