@@ -29,7 +29,7 @@ def connected(args: Namespace, create: bool = False) -> Iterator[Client]:
             yield remote
             return
         print(
-            f"no gateway answers at {settings.server.admin}, though one has {data}: "
+            f"no gateway answers at {remote.where}, though one has {data}: "
             "this is done in its ledger, where it is noticed",
             file=sys.stderr,
         )

@@ -15,8 +15,9 @@ from urllib.parse import quote, urlencode
 from gateway.commands.client import Document, Told
 from gateway.commands.output import Refused
 from gateway.settings import address
+from gateway.settings.kinds import Wrong
 from gateway.settings.schema import Settings
-from gateway.supervisor.operators import FILE, VARIABLE
+from gateway.supervisor.operators import ADDRESS, FILE, VARIABLE
 
 _PREFIX = "/admin/v1"
 _LOOK = 3.0  # seconds to find out whether anybody is there
@@ -38,15 +39,27 @@ class _OverSocket(http.client.HTTPConnection):
 
 
 class Remote:
-    """Asks the admin port that the configuration names, with the admin token of this host."""
+    """Asks the gateway that has this data_dir, where it noted its admin port, with this host's admin token.
+
+    Where it noted none, the address is the configuration's.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._where = settings.server.admin
         self._data = Path(settings.server.data_dir)
+        self.where = self._noted() or settings.server.admin
+
+    def _noted(self) -> str:
+        """The options of `serve` win over the file, and at the file's address somebody else may listen."""
+        try:
+            text = (self._data / ADDRESS).read_text("utf-8").strip()
+            address.parse(text)
+            return text
+        except (OSError, ValueError, Wrong):
+            return ""
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        found = address.parse(self._where)
+        found = address.parse(self.where)
         if found.path:
             return _OverSocket(found.path, timeout)
         loopback = "::1" if ":" in found.host else "127.0.0.1"
@@ -137,7 +150,7 @@ class Remote:
     def _lost(self, error: Exception) -> Refused:
         why = f"no answer in {_PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error)
         return Refused(
-            f"the gateway at {self._where} did not answer ({why}); "
+            f"the gateway at {self.where} did not answer ({why}); "
             "look whether it has been done before you ask again"
         )
 
@@ -150,12 +163,12 @@ class Remote:
             told = Told(str(error["message"]), str(error["code"]), str(error.get("param") or ""))
         except (ValueError, TypeError, KeyError):
             raise Refused(
-                f"what answers at {self._where} is not the admin API of this version (HTTP {status})"
+                f"what answers at {self.where} is not the admin API of this version (HTTP {status})"
             ) from None
         if status == 401:
             source = VARIABLE if os.environ.get(VARIABLE, "").strip() else str(self._data / FILE)
             raise Told(
-                f"the gateway at {self._where} does not know the admin token from {source}; "
+                f"the gateway at {self.where} does not know the admin token from {source}; "
                 f"set {VARIABLE} to the one that it was started with",
                 told.code,
             )

@@ -18,9 +18,9 @@ from gateway.supervisor.desk import AdminDesk
 from gateway.supervisor.directory import Directory
 from gateway.supervisor.jwks import Jwks
 from gateway.supervisor.limits import Limits
-from gateway.supervisor.listen import StartError
-from gateway.supervisor.operators import Operators, admin_token
-from gateway.supervisor.report import Report
+from gateway.supervisor.listen import StartError, url
+from gateway.supervisor.operators import ADDRESS, Operators, admin_token
+from gateway.supervisor.report import Report, log
 from gateway.supervisor.revisions import Revisions
 from gateway.supervisor.workers import Workers
 
@@ -49,6 +49,7 @@ class Admin(uvicorn.Server):
         except (OSError, ValueError) as error:
             raise StartError(f"the admin API has no token: {error}") from error
         self._token = token if self._made else ""
+        self._address = data / ADDRESS
         self.operators = Operators(token, lambda: revisions.current, jwks)
         self.desk = AdminDesk(
             report, revisions, workers, limits, directory, ledger, do, self.operators, reload
@@ -79,12 +80,19 @@ class Admin(uvicorn.Server):
             self._token = ""
 
     def open(self, sock: socket.socket) -> None:
-        """Start serving."""
+        """Start serving, and note where: it may be another place than the file says."""
+        fresh = self._address.with_name(f"{ADDRESS}.new")
+        try:
+            fresh.write_text(url(sock).removeprefix("http://") + "\n", "utf-8")
+            fresh.replace(self._address)
+        except OSError as error:
+            log.warning("commands on this host may not find the admin port: %s", error)
         self._task = asyncio.create_task(self.serve(sockets=[sock]))
 
     async def close(self) -> None:
         """Stop; answers under way have a second."""
         self._closed.set()
+        self._address.unlink(missing_ok=True)
         if self._task is not None:
             await self._task
 

@@ -23,6 +23,7 @@ from gateway.supervisor.jwks import Jwks
 
 VARIABLE = "PENSTOCK_ADMIN_TOKEN"
 FILE = "admin.token"  # in data_dir, for commands on the same host
+ADDRESS = "admin.address"  # beside it, while the gateway runs: where its admin port is
 _LONGEST = 512  # bytes of the admin token or a key
 _LOOKS, _LOOK = 20, 0.05  # for a fresh key set: how often, and seconds between
 

@@ -534,11 +534,29 @@ def test_a_wrong_token_is_told_with_where_it_came_from(
     assert said.status == 1 and "its admin token is not known here" in said.json["error"]
 
 
+def test_a_gateway_that_was_started_with_another_address_is_found(running: Place) -> None:
+    """And not the one that listens where the file says."""
+    other = running.path.with_name("other.toml")
+    with Gateway(running.directory / "second", CONFIG) as second:
+        taken = re.search(r'admin = "[^"]+"', second.path.read_text())
+        assert taken is not None
+        other.write_text(re.sub(r'admin = "[^"]+"', taken[0], running.path.read_text()))
+        running.path = other
+        made = running.done("keys", "add", "found", "--json").json
+        running.done("keys", "revoke", made["id"])
+        assert second.post({"model": "gpt-4o", "messages": []}, key=made["key"])[0] == 401
+    assert (running.data / "admin.address").exists()
+    assert running.gateway is not None
+    running.gateway.stop()
+    assert not (running.data / "admin.address").exists()
+
+
 def test_a_gateway_that_does_not_answer_is_told_and_the_ledger_used(running: Place) -> None:
     other = running.path.with_name("other.toml")
     text = re.sub(r'admin = "[^"]+"', 'admin = "127.0.0.1:9"', running.path.read_text())
     other.write_text(text)
     running.path = other
+    (running.data / "admin.address").unlink()
     said = running("keys", "add", "late", "--json")
     assert said.status == 0 and "no gateway answers at 127.0.0.1:9" in said.err
     assert running.gateway is not None
