@@ -198,8 +198,9 @@ class _Once:
             raise CallerError(
                 "This idempotency-key was used for another request.", status=422, code="caller_conflict"
             )
-        headers, document = loads(self._seal.open(found.body))
-        headers["idempotency-replayed"] = "true"
+        kept = loads(self._seal.open(found.body))
+        headers, document = kept if isinstance(kept, list) else (_HEADERS, kept)  # 0.1.0 kept no headers
+        headers = {**headers, "idempotency-replayed": "true"}
         return Response(dumps(document), found.status, headers, media_type="application/json")
 
     def kept(self, answer: Answer) -> tuple[str, Answered]:

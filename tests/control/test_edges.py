@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from gateway.control.api import OPERATIONS, PREFIX
 from gateway.control.moment import iso, moment
 from gateway.control.openapi import document
-from tests.control.desk import Desk, talk
+from gateway.control.seal import Seal
+from gateway.core.records import Actor, Answered, Deed
+from tests.control.desk import TOKEN, Desk, talk
 from tests.control.test_api import ask, code
 
 
@@ -121,6 +124,16 @@ def test_what_is_answered_again_has_the_version_and_the_place_too(desk: Desk) ->
         assert answer.headers["etag"] == '"v5"' and answer.json()["version"] == 5
         assert answer.headers["location"] == "/admin/v1/tenants/back"
     assert first.content == again.content
+
+
+def test_an_answer_that_an_earlier_version_remembered_is_given_again(desk: Desk) -> None:
+    place = hashlib.sha256(b"admin/k").hexdigest()
+    request = hashlib.sha256(b"POST /admin/v1/tenants\n" + b'{"name":"old"}').hexdigest()
+    body = Seal(TOKEN.encode(), "k").close(b'{"name":"old","version":1}')
+    desk.ledger.note([Deed(Actor("cli"), "x", "y")], (place, Answered(request, 201, body, 1 << 50)))
+    answer = ask(desk, "POST", "/tenants", {"name": "old"}, idempotency_key="k")
+    assert answer.status_code == 201 and answer.headers["idempotency-replayed"] == "true"
+    assert answer.json() == {"name": "old", "version": 1}
 
 
 def test_keys_that_share_a_name_can_be_changed_and_revoked_each_by_its_id(desk: Desk) -> None:
