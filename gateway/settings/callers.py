@@ -36,6 +36,16 @@ class Role(Text):
 ROLE = Role(pattern=LABEL.pattern, meaning=LABEL.meaning, most=LABEL.most)
 
 
+class Hash(Text):
+    """A secret's SHA-256. What else stands there may be the secret itself, and is never said back."""
+
+    def check(self, text: str) -> str:
+        """The hash. Raises `Wrong`."""
+        if not re.fullmatch(self.pattern, text):
+            raise Wrong(f"is not {self.meaning}; the secret itself belongs into key")
+        return text
+
+
 class Before(Sealed):
     """The secret a key had before, or its hash; gives the digest."""
 
@@ -95,7 +105,7 @@ KEY = Table(
         ),
         "key": Field(Sealed(), 'the secret: "env:NAME", "file:PATH"'),
         "hash": Field(
-            Text(pattern=_HASH, meaning='"sha256:" and 64 hexadecimal digits'),
+            Hash(pattern=_HASH, meaning='"sha256:" and 64 hexadecimal digits'),
             'the secret\'s SHA-256 instead: "sha256:…"',
         ),
         "previous": Field(

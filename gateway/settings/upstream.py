@@ -66,7 +66,7 @@ class Proxy(Sealed):
         text = text_of(node, 'a URL such as "http://proxy:3128"')
         plain = not text.startswith(SOURCES) and "@" not in text
         secret = Secret(text) if plain else super().parse(node, reading)
-        if plain or secret.reveal() not in (secret.source, text):  # else it could not be had
+        if not text.startswith(SOURCES) or secret.reveal() not in (secret.source, text):  # else not to be had
             check_url(secret.reveal(), userinfo=True)
         return secret
 
