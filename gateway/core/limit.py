@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
 SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend", "tag")
@@ -75,6 +76,11 @@ def scope_values(rule: LimitRule, values: Mapping[str, str], tags: Iterable[str]
     return [scope_value(rule, {**values, "tag": tag}) for tag in dict.fromkeys(tags) if tag]
 
 
+def matches(rule: LimitRule, value: str, name: str) -> bool:
+    """Whether a rule is about a bucket. In `name` the key's name stands for its id: either may match."""
+    return fnmatchcase(name, rule.match) or fnmatchcase(value, rule.match)
+
+
 class Bucket(Protocol):
     """One rule for one scope value, as `Leases.bucket` gives it. Callers keep it, and look at no more.
 
@@ -136,3 +142,4 @@ class Spent:
     micros: int
     input: int = 0  # tokens by side: together `tokens`
     output: int = 0
+    name: str = ""  # the value with the key's name for its id, where it is known

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from gateway.core.limit import LimitRule, Spent, scope_values
+from gateway.core.limit import LimitRule, Spent, matches, scope_values
 from gateway.core.sheet import Sheet
 from gateway.core.usage import KINDS, UNKNOWN
 
@@ -34,8 +33,10 @@ def spent(rule: LimitRule, record: dict[str, Any]) -> Iterator[Spent]:
     values = {
         name: str(record.get(name, "")) for name in ("tenant", "team", "user", "key", "model", "backend")
     }
-    for value in scope_values(rule, values, record.get("tags") or ()):
-        if not fnmatchcase(value, rule.match) and not fnmatchcase(record.get("key_name", ""), rule.match):
+    tags = record.get("tags") or ()
+    names = {**values, "key": record.get("key_name") or values["key"]}
+    for value, name in zip(scope_values(rule, values, tags), scope_values(rule, names, tags), strict=True):
+        if not matches(rule, value, name):
             continue
         ended = int(record.get("ts", 0)) + int(record.get("total_us", 0)) // 1000
         if record.get("usage_source") == UNKNOWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,27 @@ def call(worker: int, **more: Any) -> dict[str, Any]:
     return {**known, "worker": worker, "input": 30, "output": 12, "usage_source": "provider", **more}
 
 
-def limits(ledger: SqliteLedger) -> Limits:
-    ledger.open()
+def limits(ledger: SqliteLedger, *rules: LimitRule) -> Limits:
 
     async def here(work: Any) -> list[Spent]:
         return list(work())
 
-    made = Limits(RULES, ledger, here, lambda worker, message: None)
+    made = Limits(rules or RULES, ledger, here, lambda worker, message: None)
     asyncio.run(made.restore())
     return made
 
 
-def used(made: Limits) -> dict[str, int]:
-    return {f"{rule.id}|{each['value']}": each["used"] for rule in RULES for each in made.standings(rule.id)}
+def used(made: Limits, *rules: LimitRule) -> dict[str, int]:
+    return {
+        f"{rule.id}|{each['value']}": each["used"]
+        for rule in rules or RULES
+        for each in made.standings(rule.id)
+    }
 
 
 def test_only_calls_of_earlier_workers_are_charged(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    ledger.open()
     made = limits(ledger)
     ledger.close()
     made.earlier = frozenset({3})
@@ -54,3 +59,24 @@ def test_earlier_workers_are_those_whose_journals_were_there(tmp_path: Path) -> 
     for name in ("old-3", "old-12", "mine-13", "old-x"):
         (tmp_path / name).mkdir()
     assert inherited(tmp_path, "mine") == {3, 12}
+
+
+def test_limits_of_keys_by_name_begin_with_what_was_used_and_what_comes_late(tmp_path: Path) -> None:
+    named = LimitRule("n", ("tenant", "key"), "requests", 10, 3600.0, match="acme/ci-*")
+    named_alone = LimitRule("a", ("key",), "requests", 10, 86_400.0, match="ci-*")
+    now = int(time.time() * 1000)
+    calls = [
+        call(3, ts=now, key="key_1", key_name="ci-one"),
+        call(3, ts=now, key="key_2", key_name="other"),
+        call(3, ts=now, key="key_3", key_name="ci-two"),
+    ]
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    ledger.open()
+    ledger.commit(calls, {})
+    made = limits(ledger, named, named_alone)
+    expected = {"n|acme/key_1": 1, "n|acme/key_3": 1, "a|key_1": 1, "a|key_3": 1}
+    assert used(made, named, named_alone) == expected
+    made.earlier = frozenset({3})
+    made.posted(tabulated(calls))
+    ledger.close()
+    assert used(made, named, named_alone) == {bucket: 2 for bucket in expected}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gateway.core.limit import LimitRule, Spent, scope_values
@@ -30,8 +30,13 @@ def spent(
     30 days on in days, never dated too early; those of the calendar within their period.
     """
     for source, dated in _sources(db, rule, since_ms, worker, replica):
-        for row in _rows(db, source, rule):
-            yield from _charged(rule, row, dated, value)
+        scopes = [scope for scope in rule.scope if scope not in ("global", "tag")]
+        named = value is None and rule.match != "*" and "key" in scopes  # keys are matched by name too
+        columns = [*scopes, *(["key_name"] if named else [])]
+        for row in _rows(db, source, columns):
+            yield from _charged(
+                rule, dict(zip(columns, row, strict=False)), row[len(columns) :], dated, value
+            )
 
 
 def _sources(
@@ -76,22 +81,23 @@ def _ended(
     return source, lambda slice_: (slice_ + 1) * width - 1
 
 
-def _rows(db: Tables, source: Source, rule: LimitRule) -> Iterable[Any]:
-    """The scopes' columns, source of usage, tag, period, calls, sums. Refused calls were charged nothing."""
-    columns = [f'l."{scope}"' for scope in rule.scope if scope not in ("global", "tag")]
-    statement = totals(source, [*columns, "l.usage_source"], _SUMMED, "l.outcome <> 'refused'")
+def _rows(db: Tables, source: Source, names: Sequence[str]) -> Iterable[Any]:
+    """These columns, source of usage, tag, period, calls, sums. Refused calls were charged nothing."""
+    columns = [f'l."{name}"' for name in (*names, "usage_source")]
+    statement = totals(source, columns, _SUMMED, "l.outcome <> 'refused'")
     return db.execute(statement, source.values).fetchall()
 
 
-def _charged(rule: LimitRule, row: Any, dated: Date, value: str | None) -> Iterator[Spent]:
-    scopes = [scope for scope in rule.scope if scope not in ("global", "tag")]
-    values, rest = dict(zip(scopes, row, strict=False)), row[len(scopes) :]
+def _charged(
+    rule: LimitRule, values: dict[str, str], rest: Any, dated: Date, value: str | None
+) -> Iterator[Spent]:
     unknown, tag, period = rest[0] == "unknown", rest[1], int(rest[2])
     calls, input, output, micros, hold_tokens, hold_micros = map(int, rest[3:])
-    for found in scope_values(rule, values, (tag,)):
-        if value not in (None, found):
-            continue
-        if unknown:  # which side the hold was for nobody knows either
-            yield Spent(found, dated(period), calls, hold_tokens, hold_micros, hold_tokens, hold_tokens)
-        else:
-            yield Spent(found, dated(period), calls, input + output, micros, input, output)
+    used = (input + output, micros, input, output)
+    if unknown:  # which side the hold was for nobody knows either
+        used = (hold_tokens, hold_micros, hold_tokens, hold_tokens)
+    names = {**values, "key": values.get("key_name") or values.get("key", "")}
+    found = zip(scope_values(rule, values, (tag,)), scope_values(rule, names, (tag,)), strict=True)
+    for bucket, name in found:
+        if value in (None, bucket):
+            yield Spent(bucket, dated(period), calls, *used, name)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
-from gateway.core.limit import LimitRule, Raise, Spent
+from gateway.core.limit import LimitRule, Raise, Spent, matches
 from gateway.stores.leases.account import Account
 from gateway.stores.leases.raises import Raises
 from gateway.stores.leases.upstream import Upstream
@@ -128,7 +127,8 @@ class Book:
         self._unloaded.discard(rule.id)
         wall, now = self._wall(), self._clock()
         for row in sorted(rows, key=lambda row: row.ts_ms):
-            account = self.account(f"{rule.id}|{row.value}") if fnmatchcase(row.value, rule.match) else None
+            about = matches(rule, row.value, row.name)
+            account = self.account(f"{rule.id}|{row.value}") if about else None
             if account is not None and account.window:
                 at = min(row.ts_ms / 1000, wall)
                 account.window.charge(at if rule.calendar else now - (wall - at), spent_units(rule, row))
