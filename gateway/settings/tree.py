@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ def parse(file: FilePath, shown: str, draft: bytes | None = None) -> Node:
         raise _refused(source, Place(1, 1), f"can't be read: {_reason(error)}") from None
     if len(data) > LARGEST:
         raise _refused(source, Place(1, 1), f"is larger than {LARGEST >> 20} MiB")
+    data = data.removeprefix(codecs.BOM_UTF8)  # some editors begin every file with it
     try:
         source.text = data.decode()
     except UnicodeDecodeError as error:
