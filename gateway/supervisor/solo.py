@@ -1,7 +1,7 @@
 """The whole gateway in one process, for any ASGI server: `gateway.front.asgi:app`.
 
-Its own limits and ledger, no supervisor: no restarts, no reload, no admin port. What it books
-survives its death all the same: the next start, of either form, takes it up.
+Its own limits and ledger, no supervisor: no restarts, no reload but of providers' credentials, no admin port.
+What it books survives its death all the same: the next start, of either form, takes it up.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from gateway import registry
 from gateway.compose import Composer, retire
 from gateway.core.keys import Keys
 from gateway.core.parts import Parts
+from gateway.core.ports import Backend
 from gateway.link import lock
 from gateway.link.journal import JournalWriter
 from gateway.link.leases import LeaseClient
 from gateway.link.seal import Seal
 from gateway.live import Live
 from gateway.observe.log import CallLog
-from gateway.settings.load import load
+from gateway.pipeline import Pipeline
 from gateway.settings.schema import Bounds, Settings
 from gateway.supervisor import keys
 from gateway.supervisor.audit import Keeper
@@ -37,20 +38,24 @@ from gateway.supervisor.jwks import Jwks
 from gateway.supervisor.limits import Limits, sharing_of
 from gateway.supervisor.main import data_dir
 from gateway.supervisor.neighbours import Neighbours
+from gateway.supervisor.renewal import Renewal
 from gateway.supervisor.replica import replica_id
+from gateway.supervisor.revisions import Revisions
 
 log = logging.getLogger("penstock")
 
 _TIDY = 60.0  # seconds between two looks for captures to be removed
+_RENEWAL = 0.5  # seconds between two looks at secrets
 _TICK = 0.1  # seconds between two looks at limits, keys and the journal's next segment
 
 
 @contextlib.asynccontextmanager
 async def solo(path: str | None) -> AsyncIterator[tuple[Live, Bounds]]:
     """The running pipeline of the configuration at `path`. Raises `ConfigError`, `StartError`."""
-    settings = load(Path(path) if path else None, os.environ)
+    revisions = Revisions(Path(path) if path else None, os.environ)
+    settings = revisions.current
     with data_dir(Path(settings.server.data_dir)) as data, _journal(data / "journal", settings) as journal:
-        gateway = Solo(settings, data, *journal)
+        gateway = Solo(revisions, data, *journal)
         try:
             yield await gateway.open(), settings.server.bounds
         finally:
@@ -73,8 +78,10 @@ def _journal(journals: Path, settings: Settings) -> Iterator[tuple[str, JournalW
 class Solo:
     """What is otherwise divided between supervisor and worker."""
 
-    def __init__(self, settings: Settings, data: Path, source: str, journal: JournalWriter) -> None:
-        self._settings = settings
+    def __init__(self, revisions: Revisions, data: Path, source: str, journal: JournalWriter) -> None:
+        settings = self._settings = revisions.current
+        self._renewal = Renewal(revisions)
+        self._retiring: set[asyncio.Task[None]] = set()
         self._source = source
         self._journal = journal
         self._counts: dict[tuple[str, ...], float] = {}
@@ -142,15 +149,31 @@ class Solo:
         self._keys.replace(directory.keys(), directory.tenants())
 
     async def _look(self) -> None:
-        loop, tidy = asyncio.get_running_loop(), 0.0
+        loop, tidy, renewed = asyncio.get_running_loop(), 0.0, 0.0
         while True:
             await asyncio.sleep(_TICK)
             await self._limits.tick()
             self._journal.prepare()
             await self._directory.poll()
+            if loop.time() >= renewed:
+                renewed = loop.time() + _RENEWAL
+                await self._renew()
             if loop.time() >= tidy:
                 tidy = loop.time() + _TIDY
                 await self._books.tidy()
+
+    async def _renew(self) -> None:
+        """Calls under way end with the credentials that they began with."""
+        settings = await self._renewal.look()
+        if settings is None or self._live is None:
+            return
+        pipeline, dropped = await self._composer.compose(settings)
+        self._live.swap(pipeline, lambda old: self._retire(old, dropped))
+
+    def _retire(self, pipeline: Pipeline, dropped: list[Backend]) -> None:
+        task = asyncio.create_task(retire(pipeline, dropped))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def close(self) -> None:
         """The server has ended its calls: book them, and let go."""

@@ -81,3 +81,69 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path):
                     pass
 
     asyncio.run(scenario())
+
+
+def test_providers_keys_are_renewed_from_files_and_commands_and_nothing_else_is(tmp_path, caplog):
+    """As in the appliance: no restart and no failed call."""
+    seen = []
+
+    async def provider(reader, writer):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+            await reader.readexactly(length)
+            seen.append(re.search(rb"(?i)authorization: bearer (\S+)", head)[1].decode())
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+
+    def put(name, text):
+        fresh = tmp_path / f"{name}.new"
+        fresh.write_text(text)
+        fresh.chmod(0o700)
+        fresh.replace(tmp_path / name)
+
+    async def scenario():
+        server = await asyncio.start_server(provider, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        backend = 'kind = "openai"\nbase_url = "{}"\napi_key = "{}"\n'
+        put("given", "sk-file-1")
+        put("command", "#!/bin/sh\necho sk-exec-1\n")
+        config = f"""
+[secrets]
+refresh = "1s"
+[observe]
+calls = "off"
+[auth]
+mode = "open"
+[backends.file]
+{backend.format(url, "file:given")}
+[backends.exec]
+{backend.format(url, "exec:./command")}
+[models."file"]
+targets = [{{ backend = "file" }}]
+[models."exec"]
+targets = [{{ backend = "exec" }}]
+"""
+        put("gateway.toml", config)
+
+        async with solo(str(tmp_path / "gateway.toml")) as (live, bounds), client(live, bounds) as caller:
+
+            async def until(*wanted):
+                missing = set(wanted)
+                while missing:
+                    for model in ("file", "exec"):
+                        answer = await caller.post("/chat/completions", json={**CHAT, "model": model})
+                        assert answer.status_code == 200
+                    missing -= set(seen)
+
+            async with asyncio.timeout(20):
+                await until("sk-file-1", "sk-exec-1")
+                put("given", "sk-file-2")
+                put("command", "#!/bin/sh\necho sk-exec-2\n")
+                await until("sk-file-2", "sk-exec-2")
+                put("gateway.toml", config.replace('[models."exec"]', '[models."other"]'))
+                put("given", "sk-file-3")
+                await until("sk-file-3")
+        server.close()
+
+    asyncio.run(scenario())
+    assert "takes effect at the next start" in caplog.text
+    assert "sk-" not in caplog.text
