@@ -1,10 +1,13 @@
-"""nginx, twice: as the upstream that always gives the same reply, and as the proxy to compare with."""
+"""What is compared with: nginx, as upstream with one reply and as the proxy, and a bare proxy in Python."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from bench.process import Server, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
 
 REPLY_SIZE = 600
 
@@ -77,6 +80,15 @@ def proxy(directory: Path, cores: str, upstream_port: int, buffering: bool = Tru
     name = "nginx" if buffering else "nginx-streams"
     setting = "on" if buffering else "off"
     return _start(name, directory, cores, _PROXY, upstream=upstream_port, buffering=setting, workers=1)
+
+
+def bare(directory: Path, cores: str, upstream_port: int, python: str = sys.executable) -> Server:
+    """The least a proxy in Python costs, see `bench.bare`."""
+    port = free_port()
+    command = [python, "-m", "bench.bare", str(port), str(upstream_port)]
+    server = Server("bare", command, port, cores=cores, cwd=ROOT, log=directory / "bare.log")
+    server.wait_ready(f"http://127.0.0.1:{port}/")
+    return server
 
 
 def _start(name: str, directory: Path, cores: str, body: str, **values: object) -> Server:

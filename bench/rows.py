@@ -66,12 +66,18 @@ def cpu_per_request(options: Options, size: int, row: Row) -> Row:
             stack.enter_context(reference.proxy(directory, SERVER_CORE, upstream.port)),
             stack.enter_context(gateway(directory, SERVER_CORE, upstream.port, python=options.python)),
         ]
+        if row.key == "request":
+            servers.append(
+                stack.enter_context(reference.bare(directory, SERVER_CORE, upstream.port, options.python))
+            )
         if options.peers and row.key == "request":
             servers += [
                 stack.enter_context(peer) for peer in peers.start(directory, SERVER_CORE, upstream.port)
             ]
         in_turns(options, row, servers, lambda server: _request_cost(server, body, options))
     row.divide()
+    if "bare" in row.values:
+        row.divide(base="bare", label="÷ a bare proxy in Python")
     return row
 
 
