@@ -43,7 +43,7 @@ class Renewal:
         }
         if fresh != replace(self.settings, backends=fresh.backends, revision=fresh.revision):
             log.warning(
-                "the configuration has changed: but for credentials that takes effect at the next start"
+                "the configuration has changed: but for credentials it takes effect at the next start"
             )
         if backends == self.settings.backends:
             return None

@@ -167,7 +167,11 @@ class Solo:
         settings = await self._renewal.look()
         if settings is None or self._live is None:
             return
-        pipeline, dropped = await self._composer.compose(settings)
+        try:
+            pipeline, dropped = await self._composer.compose(settings)
+        except Exception as error:
+            log.error("new credentials can't be taken", exc_info=error)
+            return
         self._live.swap(pipeline, lambda old: self._retire(old, dropped))
 
     def _retire(self, pipeline: Pipeline, dropped: list[Backend]) -> None:
