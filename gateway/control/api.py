@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -278,6 +278,8 @@ def _failed(error: Exception, identity: str) -> Response:
     elif isinstance(error, LedgerError):
         log.error("the admin API can't use the ledger: %s", error)
         error = FaultError("The ledger can't be used now.", code="gateway_ledger_unavailable", retry_after=1)
+    elif isinstance(error, ClientDisconnect):
+        error = CallerError("The body did not arrive.")
     elif isinstance(error, TimeoutError):
         error = FaultError("This took too long.", code="gateway_unavailable", retry_after=1)
     elif not isinstance(error, GatewayError):

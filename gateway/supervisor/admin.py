@@ -16,6 +16,7 @@ from gateway.core.store import LedgerStore
 from gateway.supervisor.clerk import InThread
 from gateway.supervisor.desk import AdminDesk
 from gateway.supervisor.directory import Directory
+from gateway.supervisor.impatient import CONNECTIONS, Impatient
 from gateway.supervisor.jwks import Jwks
 from gateway.supervisor.limits import Limits
 from gateway.supervisor.listen import StartError, url
@@ -57,7 +58,7 @@ class Admin(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 build(self.desk),
-                http="httptools",
+                http=Impatient,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -65,7 +66,7 @@ class Admin(uvicorn.Server):
                 access_log=False,
                 date_header=False,
                 server_header=False,
-                limit_concurrency=256,
+                limit_concurrency=CONNECTIONS,
                 timeout_graceful_shutdown=1,
             )
         )
