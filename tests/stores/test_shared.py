@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from gateway.core.limit import LimitRule, Spent
 from gateway.stores.leases import SharedAuthority
 from gateway.stores.leases.share import POLL, Reply
 from gateway.stores.leases.upstream import GATHER, Question
@@ -68,3 +71,68 @@ def test_a_refusal_is_forgotten_as_soon_as_the_store_tells_of_more() -> None:
     assert 2 not in asked.verdicts()
     asked.answer(asked.questions(), left=Reply("ok", granted=1))
     assert asked.verdicts()[2]
+
+
+class Alone:
+    """One of two replicas whose store comes and goes, and what its limits leave it."""
+
+    def __init__(self, *rules: LimitRule) -> None:
+        self.now = 1000.0
+        self.authority = SharedAuthority("boot", rules, lambda: self.now, lambda: self.now + 1e9)
+        self.authority.upstream.replicas = 2
+
+    def used(self, of: LimitRule, amount: int, ago: float = 0.0) -> None:
+        at = round((self.now + 1e9 - ago) * 1000)
+        self.authority.load(of, [Spent("a", at, amount, amount, amount)])
+
+    def left(self, of: LimitRule) -> int:
+        account = self.authority._book.account(f"{of.id}|a")
+        assert account is not None
+        return account.left
+
+    def take(self, of: LimitRule, amount: int) -> None:
+        """A worker is granted so much beyond any lease of the store, and uses it."""
+        account = self.authority._book.account(f"{of.id}|a")
+        assert account is not None
+        account.grant(0, amount, 0)
+        account.take_back(0, 0, amount, 0, 0)
+
+
+@pytest.mark.parametrize("window", [{}, {"calendar": "day"}])
+def test_a_replica_that_starts_without_the_store_has_what_it_has_not_used_of_its_part(window: Any) -> None:
+    hundred = rule("requests", 100, **window)
+    alone = Alone(hundred)
+    assert alone.left(hundred) == 50
+    again = Alone(hundred)
+    again.used(hundred, 30, ago=20.0)
+    assert again.left(hundred) == 20
+    once_more = Alone(hundred)
+    once_more.used(hundred, 90)
+    assert once_more.left(hundred) <= 0
+
+
+@pytest.mark.parametrize("window", [{}, {"calendar": "day"}])
+def test_many_outages_in_one_window_give_a_replica_its_part_once(window: Any) -> None:
+    hundred = rule("requests", 100, **window)
+    alone = Alone(hundred)
+    alone.authority.find()
+    for part in (50, 20, 0):
+        alone.authority.lose()
+        assert alone.left(hundred) == part
+        alone.take(hundred, min(part, 30))
+        alone.authority.find()
+        alone.now += 1.0
+    alone.now += 86_400.0
+    alone.authority.lose()
+    assert alone.left(hundred) == 50
+
+
+def test_a_rule_that_counts_in_another_window_begins_its_part_anew() -> None:
+    hourly, daily = rule("requests", 100, id="r"), rule("requests", 80, id="r", calendar="day")
+    alone = Alone(hourly)
+    alone.authority.find()
+    alone.authority.lose()
+    assert alone.left(hourly) == 50
+    alone.take(hourly, 10)
+    alone.authority.replace_rules([daily])
+    assert alone.left(daily) == 40

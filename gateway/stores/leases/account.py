@@ -101,7 +101,7 @@ class Account:
     def left(self) -> int:
         """What may still be leased; below 0 after an overrun or a lowered limit."""
         if self.share is not None:
-            return self.share.unleased(self._leased, self.rule, self.amount, self._steady())
+            return self.share.unleased(self._leased, self.rule, self.amount, self._steady(), self.window)
         return self.most - self.used - self._leased
 
     @property
@@ -176,6 +176,8 @@ class Account:
         same = _shape(before) == _shape(rule)
         if not same:
             self.window = window_of(rule, self.amount)
+            if self.share is not None:
+                self.share.reshape()
         elif self.window:
             self.window.limit = self.amount
         if self.share is not None:

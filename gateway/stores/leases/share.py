@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.limit import LimitRule
 from gateway.stores.leases.window import Window, bounds
-from gateway.stores.leases.windows import part_of
+from gateway.stores.leases.windows import carried, part_of
 
 if TYPE_CHECKING:
     from gateway.stores.leases.upstream import Upstream
@@ -84,7 +84,7 @@ class Share:
         self.recalled_at = 0.0  # when they were last asked to hand back
         self.tight_until = 0.0  # others are in want: what becomes free goes back
         self.rival = ""  # the ticket of the other's call
-        self.spare: Window | None = None  # what may be used beyond the lease, while the store is lost
+        self.spare: Window | None = None  # beyond the lease, while the store is lost: of all outages
         self.places = 0  # the same, of calls at once
         self.life = 0  # the outage for which these are
         self.adopt: int | None = None  # what this replica's last life had used of its lease
@@ -98,20 +98,24 @@ class Share:
 
     # -- what there is
 
-    def unleased(self, leased: int, rule: LimitRule, amount: int, now: float) -> int:
-        """Units that workers may have, where they have `leased` already."""
+    def unleased(self, leased: int, rule: LimitRule, amount: int, now: float, own: Window | None) -> int:
+        """Units that workers may have, where they have `leased` already. `own` is this replica's use."""
         lease = self.lease if now < self.until else min(self.lease, leased)
         if not self.upstream.lost:
             return lease - leased
-        return lease - leased + self._spare_room(rule, amount, now)
+        return lease - leased + self._spare_room(rule, amount, now, own)
 
-    def _spare_room(self, rule: LimitRule, amount: int, now: float) -> int:
+    def _spare_room(self, rule: LimitRule, amount: int, now: float, own: Window | None) -> int:
         upstream = self.upstream
         if rule.on_store_loss != "local":
             return 0
         if self.life != upstream.outages:
             self.life = upstream.outages
-            self.spare = part_of(rule, amount, upstream.replicas)
+            # What outages before have used of it counts: many of them give no more than one. After a start
+            # nobody knows what was used in one: then all counts that this replica has used.
+            before = self.spare or (own if upstream.outages == 1 else None)
+            part = part_of(rule, amount, upstream.replicas)
+            self.spare = carried(part, before, self._at(rule, now))
             self.places = 0 if self.spare else amount // max(upstream.replicas, 1)
         return self.spare.room(self._at(rule, now)) if self.spare else self.places
 
@@ -136,10 +140,14 @@ class Share:
         if beyond and self.spare is not None and self.upstream.lost:
             self.spare.charge(self._at(rule, now), beyond)
 
+    def reshape(self) -> None:
+        """The rule counts in another window from now on."""
+        self.spare, self.life = None, 0
+
     def recover(self, leased: int) -> None:
         """The store answers again: what workers have is on lease, granted or not."""
         self.lease = max(self.lease, leased)
-        self.spare, self.places = None, 0
+        self.places = 0
         self.refused_until = self.waiting_since = 0.0
         self.asking = False
 

@@ -27,6 +27,18 @@ def part_of(rule: LimitRule, amount: int, replicas: int) -> Window | None:
     return RollingWindow(0, rule.seconds) if rule.burst else window_of(rule, part)
 
 
+def carried(part: Window | None, before: Window | None, now: float) -> Window | None:
+    """The part, of which is used by now what another window counts. Both have the same shape."""
+    if part is None or before is None or not before.used(now):
+        return part
+    if isinstance(before, RollingWindow):
+        for at, amount in before.slices:
+            part.charge(min(at, now), amount)
+    else:
+        part.charge(now, before.used(now))
+    return part
+
+
 def seed_of(window: Window | None, now: float) -> list[list[float]]:
     """What was used, for a store that does not know: [seconds ago, amount], oldest first."""
     used = window.used(now) if window else 0
