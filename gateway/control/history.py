@@ -11,25 +11,59 @@ import difflib
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gateway.core.errors import CallerError
+from gateway.core.redact import redact
 from gateway.settings.schema import Settings
 from gateway.settings.secret import Secret
 
+# Strings of several lines, of one, and comments.
+_PIECE = re.compile(
+    r'''"""(?:[^\\]|\\.)*?"""|\'{3}.*?\'{3}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#[^\n]*''', re.DOTALL
+)
+_ASSIGNED = re.compile(
+    r"""(?i)((?:key|token|secret|password)\w*["']?\s*=\s*["'])(?!(?:env|file|exec|sha256):)([^"']+)(["'])"""
+)
 _MARK = re.compile(r"\*{3}sha256:([0-9a-f]{16})\*{3}")
 
 
 def masked(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The files of a configuration without its literal secrets."""
+    """The files of a configuration without its literal secrets, however they are written there.
+
+    Comments lose what looks like one.
+    """
     literals = sorted(_literals(settings), key=len, reverse=True)
-    found = dict(files)
+    found = {path: _PIECE.sub(lambda piece: _shown(piece[0], literals), text) for path, text in files.items()}
     for literal in literals:
         for path, text in found.items():
             found[path] = text.replace(literal, _mark(literal))
     return found
+
+
+def _shown(piece: str, literals: list[str]) -> str:
+    """A string of TOML, or a comment, as it may be shown."""
+    if piece[0] == "#":
+        return _ASSIGNED.sub(r"\1***\3", redact(piece, ("secret",))[0])
+    if "\\" not in piece and "\n" not in piece:
+        return piece
+    try:
+        text = plain = str(tomllib.loads(f"it = {piece}")["it"])
+    except tomllib.TOMLDecodeError:
+        return piece
+    if any(literal in piece for literal in literals):
+        return piece  # it stands there as it is
+    for literal in literals:
+        text = text.replace(literal, _mark(_quoted(literal)))
+    return f'"{_quoted(text)}"' if text != plain else piece
+
+
+def _quoted(text: str) -> str:
+    """As it stands between double quotes in TOML."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007F")
 
 
 def marked(text: str) -> bool:
@@ -75,7 +109,7 @@ def _mark(literal: str) -> str:
 def _literals(settings: Settings) -> set[str]:
     """As they stand in the file: a text with quotes in it is written with backslashes."""
     found = {each.reveal() for each in _secrets(settings) if each.source == "literal"}
-    found |= {json.dumps(literal, ensure_ascii=False)[1:-1] for literal in found}
+    found |= {_quoted(literal) for literal in found}
     return {literal for literal in found if len(literal) > 3}
 
 

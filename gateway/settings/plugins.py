@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gateway.settings.kinds import INVALID, Reading, Text, Wrong
@@ -13,6 +14,12 @@ _CLASS = Text(
     pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
     meaning='"module:Class", such as "plugins.example:Example"',
 )
+
+
+_CREDENTIAL = re.compile(
+    r"(?i)(^|[_-])(auth|authorization|bearer|(api_?)?key|token|secret|cookie|passw(or)?d|signature)$"
+)
+_SHORTEST = 8  # characters of what is taken for a credential by the name of its option
 
 
 def _plain(node: Node, reading: Reading) -> Any:
@@ -28,7 +35,17 @@ def _plain(node: Node, reading: Reading) -> Any:
         except Wrong as wrong:
             reading.fault(node, str(wrong))
             return INVALID
+    if isinstance(value, str) and _secret(str(node.path[-1]), value):
+        reading.literals.append(value)  # a text still, as the plugin expects, and not shown with the file
+        reading.warn(node, 'a literal secret; keep it in "env:NAME" or "file:PATH"')
     return value
+
+
+def _secret(name: str, text: str) -> bool:
+    """Whether an option holds a credential, by its name, or as a URL that has one or a query."""
+    if "://" in text:
+        return "@" in text or "?" in text
+    return len(text) >= _SHORTEST and _CREDENTIAL.search(name) is not None
 
 
 def _plugin(values: dict[str, Any], node: Node, reading: Reading) -> tuple[str, dict[str, Any]]:
