@@ -175,9 +175,10 @@ class Changes:
     def new_raise(self, rule: LimitRule, values: Mapping[str, Any]) -> tuple[Change, Raise]:
         """More room for a while in the buckets of a rule."""
         self._operator.demand("limits.write")
-        if ("until" in values) == ("for" in values):
+        until, span = values.get("until"), values.get("for")
+        if (until is None) == (span is None):
             raise CallerError("Give either until or for.", param="until")
-        until = values["until"] if "until" in values else time.time() + values["for"]
+        until = time.time() + span if span is not None else float(until or 0)
         if until <= time.time():
             raise CallerError("until lies in the past.", param="until")
         if rule.unit == "usd" and values["by"] > _MOST_USD:

@@ -164,6 +164,13 @@ def test_whoever_asks_for_a_revoked_key_by_name_is_told_so(desk: Desk) -> None:
         )
 
 
+@pytest.mark.parametrize("end", [{"for": None}, {"until": None}, {"for": None, "until": None}, {}])
+def test_a_raise_without_an_end_is_refused_and_null_is_no_end(desk: Desk, end: dict[str, None]) -> None:
+    assert code(ask(desk, "POST", "/limits/rpm/raises", {"by": 1, **end})) == (400, BAD)
+    made = ask(desk, "POST", "/limits/rpm/raises", {"by": 1, "until": None, **end, "for": "1m"})
+    assert made.status_code == 201
+
+
 def test_more_dollars_than_a_limit_may_have_are_no_raise(desk: Desk) -> None:
     raised = ask(desk, "POST", "/limits/money/raises", {"by": 1e15, "for": "1h"})
     assert code(raised) == (400, BAD)
