@@ -136,7 +136,7 @@ class Limits:
                 "used": account.used,
                 "leased": account.leased,
                 "left": account.told,
-                "reset_s": round(account.retry_in(account.most), 1) if account.used else 0.0,
+                "reset_s": round(account.whole_in, 1),
             }
             for account in self._authority.of_rule(rule)
         ]

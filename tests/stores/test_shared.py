@@ -127,6 +127,18 @@ def test_many_outages_in_one_window_give_a_replica_its_part_once(window: Any) ->
     assert alone.left(hundred) == 50
 
 
+def test_when_what_was_used_here_counts_no_more_is_known_whatever_the_store_says() -> None:
+    hourly, places = rule("requests", 100, seconds=3600.0), rule("concurrent", 2, id="places")
+    alone = Alone(hourly, places)
+    alone.used(hourly, 30, ago=600.0)
+    alone.authority.find()
+    account, other = alone.authority._book.find(f"{hourly.id}|a"), alone.authority._book.account("places|a")
+    assert account is not None and 3000 <= account.whole_in <= 3060
+    assert other is not None and other.whole_in == 0.0
+    alone.now += 3100.0
+    assert account.whole_in == 0.0
+
+
 def test_a_rule_that_counts_in_another_window_begins_its_part_anew() -> None:
     hourly, daily = rule("requests", 100, id="r"), rule("requests", 80, id="r", calendar="day")
     alone = Alone(hourly)

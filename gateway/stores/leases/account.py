@@ -98,6 +98,12 @@ class Account:
         return self.window.used(self._now()) if self.window else 0
 
     @property
+    def whole_in(self) -> float:
+        """Seconds until nothing that was used here counts any more."""
+        now = self._now()
+        return max(self.window.whole_at(now) - now, 0.0) if self.window else 0.0
+
+    @property
     def left(self) -> int:
         """What may still be leased; below 0 after an overrun or a lowered limit."""
         if self.share is not None:
