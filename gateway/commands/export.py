@@ -96,6 +96,8 @@ def parse(file: TextIO, mapped: Mapping[str, str]) -> Export:
     head = file.readline()
     delimiter = max(",;\t", key=head.count)
     rows = csv.reader(_lines(head, file), delimiter=delimiter, strict=True)
+    if not head.strip():
+        raise Unreadable("its first line is empty; there the names of the columns are to be")
     try:
         columns = _columns(next(rows, []), mapped)
         export = Export(_known(columns))

@@ -91,7 +91,7 @@ def test_what_is_within_the_tolerance_is_no_drift(house: Path, capsys: pytest.Ca
     [
         ((), "name the provider's export", 2),
         (("nowhere.csv",), "nowhere.csv: no such file", 1),
-        (("empty.csv",), "no column is known to hold day and model", 1),
+        (("empty.csv",), "its first line is empty; there the names of the columns are to be", 1),
         (("other.csv",), "no column is known to hold any of requests, input", 1),
         (("close.csv", "--map", "colour=model"), "there is no column 'colour'; it has: day, model", 1),
         (("close.csv", "--map", "day=colour"), "fields are day, model", 2),
