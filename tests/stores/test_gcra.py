@@ -206,6 +206,25 @@ def test_the_share_at_which_it_is_told_is_the_rules_own(warn: float) -> None:
     assert [kind for kind, *_ in world.told] == (["limit.near"] if warn else [])
 
 
+def test_a_refusal_is_told_of_with_what_calls_under_way_hold() -> None:
+    tokens = rule("tokens", 100)
+    world = Heard(tokens)
+    world.call(0, (tokens, "a", 60))
+    assert not world.call(1, (tokens, "a", 60)).admitted
+    assert [(kind, used >= 60, amount) for kind, _, used, amount in world.told] == [
+        ("limit.reached", True, 100)
+    ]
+
+
+def test_of_a_burst_it_is_told_how_much_is_taken_at_once() -> None:
+    flowing = rule("requests", 600, 60.0, burst=10)
+    world = Heard(flowing)
+    for _ in range(12):
+        world.call(0, (flowing, "a", 1))
+    world.wait(0.1)
+    assert {kind: amount for kind, _, _, amount in world.told} == {"limit.near": 10, "limit.reached": 10}
+
+
 def test_what_hovers_around_the_threshold_is_not_told_again_and_again() -> None:
     daily = rule("tokens", 100, calendar="day")
     world = Heard(daily)

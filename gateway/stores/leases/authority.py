@@ -100,7 +100,7 @@ class Authority(Desk):
             if account.share is not None and self._upstream is not None and used + over > 0:
                 self._upstream.touch(account)
             if used + over > 0 and (total := account.near()) is not None:
-                self._noticed("limit.near", account.rule, account.value, total, account.amount)
+                self._noticed("limit.near", account.rule, account.value, total, account.most)
         return account
 
     def _tell(self, worker: int, name: str) -> None:

@@ -149,7 +149,8 @@ class Desk:
             if account is None or account.rule.mode == "shadow" or not account.lacks(part.need):
                 continue
             if account.reached():
-                self._noticed("limit.reached", account.rule, account.value, account.used, account.amount)
+                taken = account.used + account.leased  # with what calls under way may still use
+                self._noticed("limit.reached", account.rule, account.value, taken, account.most)
             retry = account.retry_in(part.need)
             memory = max(min(retry, MEMORY[account.rule.unit]), 0.001)
             account.denied[ask.worker] = (now + memory, account.told)

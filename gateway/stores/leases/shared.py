@@ -42,10 +42,10 @@ class SharedAuthority(Authority):
         for question, reply in zip(questions, replies, strict=True):
             account = question.account
             if reply.near:
-                self._noticed("limit.near", account.rule, account.value, reply.used, account.amount)
+                self._noticed("limit.near", account.rule, account.value, reply.used, account.most)
             if reply.reached:  # with what calls under way may still use
                 taken = account.most - reply.left
-                self._noticed("limit.reached", account.rule, account.value, taken, account.amount)
+                self._noticed("limit.reached", account.rule, account.value, taken, account.most)
         return self._flush()
 
     def recalled(self, name: str, ticket: str) -> Messages:
