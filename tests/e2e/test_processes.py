@@ -96,7 +96,7 @@ def test_when_the_drain_time_is_over_each_stream_gets_an_error_event(
 
 def test_a_second_sigterm_ends_at_once(tmp_path: Path, provider: Provider) -> None:
     with running(tmp_path, provider, workers=1) as gateway:
-        [talk] = open_streams(gateway, 100_000, 1)
+        [talk] = open_streams(gateway, 5_000, 1)
         gateway.signal(signal.SIGTERM)
         until("it drains", lambda: not gateway.ready())
         gateway.signal(signal.SIGTERM)
