@@ -107,6 +107,14 @@ def test_whoever_touches_the_ledger_is_found_out(audited: Run, how: str) -> None
     assert audited("audit", "list").status == audited("audit", "export").status == 0
 
 
+def test_a_missing_note_of_the_ends_is_told(audited: Run) -> None:
+    (Path("data") / HEAD).unlink()
+    said = audited("audit", "verify")
+    assert (
+        said.status == 0 and f"{HEAD} is not there: only the ledger itself says where chains end" in said.err
+    )
+
+
 def test_a_tail_that_was_cut_off_in_the_ledger_everywhere_is_missed_by_what_was_noted_outside(
     audited: Run,
 ) -> None:

@@ -117,6 +117,9 @@ def _of_ledger(settings: Settings, expected: list[Head]) -> dict[str, ChainState
         records = cast(Records, ledger)
         # Before the records are read: they only become more.
         beside = [(chain, n, hash) for chain, (n, hash) in records.chains().items()]
+        if beside and not noted:
+            file = Path(settings.server.data_dir) / HEAD
+            print(f"{file} is not there: only the ledger itself says where chains end", file=sys.stderr)
         return verify(records.audit(), [*expected, *noted, *beside])
 
 
