@@ -55,7 +55,7 @@ def check(toml: str, ask: Ask) -> tuple[list[dict[str, Any]], list[str]]:
     """
     if history.marked(toml):  # filling it in would show the secret to whoever may choose the place
         raise CallerError(
-            'The text has "***sha256:…***" where a literal secret was taken out: write "env:NAME" or '
+            'The text has "***secret:…***" where a literal secret was taken out: write "env:NAME" or '
             '"file:PATH" there, or the secret again.',
             param="toml",
         )
