@@ -68,11 +68,13 @@ def _tell(limit: Document) -> None:
     burst = f", {cell(limit['burst'])} at once" if limit["burst"] else ""
     shadow = ", refuses nothing (shadow)" if limit["mode"] == "shadow" else ""
     amount = f"{cell(limit['amount'])} {limit['unit']}"
-    print(f"{limit['id']}: {amount}{per}{zone}{burst} for each {'+'.join(limit['scope'])}{shadow}")
+    whom = "all calls together" if limit["scope"] == ["global"] else f"each {'+'.join(limit['scope'])}"
+    print(f"{limit['id']}: {amount}{per}{zone}{burst} for {whom}{shadow}")
     head = ("value", "amount", "used", "leased", "left", "reset_s")
     if limit["buckets"]:
         print()
         rows = [[cell(bucket[name]) for name in head] for bucket in limit["buckets"]]
+        rows = [[value or "all", *rest] for value, *rest in rows]
         say_table([*head[:-1], "reset in s"], rows, numbers=5)
     else:
         print("Nothing counts against it now.")

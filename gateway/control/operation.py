@@ -100,8 +100,9 @@ class Operation:
 def page(items: list[dict[str, Any]], ask: Ask, name: str = "id") -> dict[str, Any]:
     """A page of items sorted by `name`: those above the parameter `after`, at most `limit`."""
     most = ask.whole("limit", PAGE, 1, MOST)
-    after = ask.query.get("after", "")
-    rest = sorted((item for item in items if item[name] > after), key=lambda item: str(item[name]))
+    after = ask.query.get("after")  # absent is not "": that is a name too, the first of all
+    found = (item for item in items if after is None or item[name] > after)
+    rest = sorted(found, key=lambda item: str(item[name]))
     more = len(rest) > most
     return {"data": rest[:most], "next": rest[most - 1][name] if more else None}
 

@@ -178,6 +178,19 @@ def test_more_dollars_than_a_limit_may_have_are_no_raise(desk: Desk) -> None:
     assert ask(desk, "POST", "/limits/money/raises", {"by": 1e9, "for": "1h"}).json()["by"] == 1e9
 
 
+def test_the_bucket_of_all_calls_is_on_the_first_page_though_it_has_no_name(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {"amount": 5, "used": 2, "leased": 1, "left": 2, "reset_s": 1.0}
+    monkeypatch.setattr(desk, "standings", lambda rule: [{"value": value, **figures} for value in ("a", "")])
+    both = ask(desk, "GET", "/limits/rpm").json()["buckets"]
+    assert [bucket["value"] for bucket in both["data"]] == ["", "a"] and both["next"] is None
+    first = ask(desk, "GET", "/limits/rpm?limit=1").json()["buckets"]
+    assert [bucket["value"] for bucket in first["data"]] == [""] and first["next"] == ""
+    rest = ask(desk, "GET", "/limits/rpm?limit=1&after=").json()["buckets"]
+    assert [bucket["value"] for bucket in rest["data"]] == ["a"]
+
+
 def test_a_wrong_method_is_told_which_ones_there_are(desk: Desk) -> None:
     answer = ask(desk, "PUT", "/keys/first")
     assert code(answer) == (405, "caller_method_not_allowed")
