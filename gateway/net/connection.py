@@ -92,7 +92,7 @@ class Connection(ResponseReader, asyncio.Protocol):
             head = outbound.head()
             self._sent = len(head) + len(outbound.body)
             self.transport.writelines((head, outbound.body))
-        exchange.sent_at = self.quiet_since = monotonic()
+        outbound.sent_at = exchange.sent_at = self.quiet_since = monotonic()
 
     def cut(self, error: Exception | None = None) -> None:
         """Close at once. An exchange under way ends with the error."""

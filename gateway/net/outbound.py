@@ -16,7 +16,8 @@ class Outbound:
 
     `target` is in origin form. `fixed` is the backend's own header block (host, credentials) and `passed`
     the client's end-to-end headers, both "name: value\\r\\n"… and free of framing headers. `start` is the
-    request line and `fixed` in one, where somebody has put them together before (`start_of`).
+    request line and `fixed` in one, where somebody has put them together before (`start_of`). `sent_at` is
+    when it was last handed to a socket (monotonic), 0.0 before: also known where no answer ever came.
     """
 
     method: bytes
@@ -25,6 +26,7 @@ class Outbound:
     passed: bytes = b""
     body: bytes = b""
     start: bytes = b""
+    sent_at: float = 0.0
 
     def head(self) -> bytes:
         """Request line, header fields and the blank line."""

@@ -58,6 +58,7 @@ class Proxied:
             async with asyncio.timeout(self.timeout.total) as watch.clock:
                 exchange.begin(await self._way.handle_async_request(self._request(outbound, watch)))
         except BaseException as error:
+            outbound.sent_at = exchange.sent_at
             watch.abandon()
             exchange.close()
             self.ended(exchange)

@@ -55,7 +55,7 @@ class Asked(Coming):
         if whole is None:
             return None
         call = self.call
-        call.sent, call.first_byte = exchange.sent_at, exchange.first_byte_at
+        call.first_byte = exchange.first_byte_at
         return self._backend.document(call, exchange, whole, self.makes)
 
     def close(self) -> None:

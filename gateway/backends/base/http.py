@@ -95,7 +95,12 @@ class HttpBackend:
     async def ask(self, call: Call, target: Target) -> Reply:
         """See `core.ports.Backend.ask`."""
         asked = self._asked(call, target)
-        asked.exchange = await self._transport.send(asked.outbound)
+        call.sent = 0.0
+        try:
+            asked.exchange = await self._transport.send(asked.outbound)
+        except BaseException:
+            call.sent = asked.outbound.sent_at  # a provider that has the prompt may charge for it
+            raise
         return await self._answered(asked)
 
     def start(self, call: Call, target: Target) -> Asked | None:
@@ -105,6 +110,7 @@ class HttpBackend:
         if exchange is None:
             return None
         asked.exchange = exchange
+        call.sent = exchange.sent_at  # known also where nobody waits for the answer
         return asked
 
     async def models(self) -> list[dict[str, Any]]:
