@@ -21,6 +21,7 @@ def check(tree: Node, settings: Settings, reading: Reading) -> None:
     _targets(tree, set(settings.backends), reading)
     _keys(tree, settings.keys, reading)
     _limits(tree, settings.limits, reading)
+    _windows(tree, settings, reading)
     check_policies(tree, settings.policies, settings.access, set(settings.backends), reading)
     _ports(tree, settings, reading)
     _circles(tree, settings, reading)
@@ -93,6 +94,21 @@ def _limits(tree: Node, limits: Iterable[LimitRule], reading: Reading) -> None:
                 reading.fault(name, told)
             elif other is not node:
                 reading.fault(node, f"counts the same as the limit {other.where(node)}", at_key=True)
+
+
+def _windows(tree: Node, settings: Settings, reading: Reading) -> None:
+    """No window is longer than the sums it is read back from after a restart are kept."""
+    kept = settings.state.keep.days
+    if not kept or all([rule.seconds <= kept for rule in settings.limits]):
+        return
+    from gateway.settings.amounts import LIMIT
+
+    for node in _entries(tree, "limits"):
+        rule, per = LIMIT.read(node, Reading({})), node.child("per")
+        if isinstance(rule, LimitRule) and per is not None and rule.seconds > kept:
+            told = f"longer than sums are kept (state.keep.days = {kept / 86_400:g}d), from which a window"
+            days = -int(-rule.seconds // 86_400)
+            reading.fault(per, f'{told} is read back after a restart; let days be at least "{days}d"')
 
 
 def _ports(tree: Node, settings: Settings, reading: Reading) -> None:
