@@ -188,21 +188,23 @@ class Connection(ResponseReader, asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or (error is None and self.eof()):
             return self.cut()
-        if not exchange.first_byte_at and self.reused and (self._method in IDEMPOTENT or self._untouched()):
+        # A reset out of nowhere says nothing of what was read before it; one after the peer's FIN is EPIPE.
+        lost = self._method in IDEMPOTENT or not (isinstance(error, ConnectionResetError) or self._touched())
+        if lost and not exchange.first_byte_at and self.reused:
             exchange.stale = True
         what = "it closed the connection before its answer was complete"
         self.cut(failure(CLOSED, self.backend, what))
 
-    def _untouched(self) -> bool:
-        """Whether no byte of the request was accepted by the peer.
+    def _touched(self) -> bool:
+        """Whether a byte of the request may have been accepted by a peer that has closed.
 
-        Bytes that its TCP has not acknowledged never reached a process there: the peer had closed before
-        they came. They are counted in this side's send queue (tcp(7), SIOCOUTQ), where the request is what
-        was written last. Where it can't be known the answer is no.
+        Bytes that its TCP has not acknowledged, its FIN included, never reached a process there: it had
+        closed before they came. They are counted in this side's send queue (tcp(7), SIOCOUTQ), where the
+        request is what was written last. Where it can't be known the answer is yes.
         """
         try:
             fd = self.transport.get_extra_info("socket").fileno()
             (queued,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
         except (OSError, AttributeError):
-            return False
-        return bool(queued + self.transport.get_write_buffer_size() >= self._sent)
+            return True
+        return bool(queued + self.transport.get_write_buffer_size() < self._sent)

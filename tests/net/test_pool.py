@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -348,6 +349,26 @@ def test_a_post_that_the_peer_has_read_is_never_sent_again() -> None:
             error = await fails(pool.send(ask()))
             assert (error.code, error.sent) == ("upstream_closed", True)
             assert len(seen.peers) == 1
+
+    run(scenario())
+
+
+def test_a_post_that_the_peer_has_read_before_a_reset_is_never_sent_again() -> None:
+    async def scenario() -> None:
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.say(HELLO)
+            if await peer.request():
+                linger = struct.pack("ii", 1, 0)
+                peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                peer.writer.transport.abort()
+
+        async with pooled(script) as (pool, seen):
+            for _ in range(20):
+                await whole(pool)
+                error = await fails(pool.send(ask()))
+                assert (error.code, error.sent) == ("upstream_closed", True)
+            assert len(seen.peers) == 20
 
     run(scenario())
 
