@@ -78,6 +78,7 @@ class AsgiConversation:
         self._reserved = 0
         self._expired = False
         self._begun = False
+        self._settled = False
         self._task: asyncio.Task[None] | None = None
         self.call = self._call()
 
@@ -115,7 +116,7 @@ class AsgiConversation:
                 raise
             await self._late()
         finally:
-            self.pipeline.settle(call)
+            self._settle()
             self.intake.release(self._reserved)
             self.intake.exit(self)
 
@@ -195,10 +196,10 @@ class AsgiConversation:
         if close:
             headers.append((b"connection", b"close"))
         self._begun = True
+        call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
+        self._settle()
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body if call.method != "HEAD" else b""})
-        if not call.outcome:
-            call.outcome = "ok" if reply.status < 400 else "upstream_error"
 
     async def _stream(self, reply: Reply) -> None:
         call, source = self.call, reply.source
@@ -214,17 +215,26 @@ class AsgiConversation:
             while piece := await source.read():
                 if piece := await filters.feed(piece):
                     await self._piece(piece)
-            await self._piece(await filters.finish(), more=False)
+            rest = await filters.finish()
             call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
+            self._settle()
+            await self._piece(rest, more=False)
         except GatewayError as error:  # the upstream broke, or a stage ends it
             call.outcome, call.code = "truncated", error.code
             if not reply.event_stream:
                 # The server cuts the connection: the client must see that this is not all.
                 raise BrokenBody(error.code) from error
             mark = b"" if reply.tap is None or reply.tap.clean else b"\n\n"
+            self._settle()
             await self._piece(mark + event(error.document(call.id)), more=False)
         finally:
             source.close()
+
+    def _settle(self) -> None:
+        """Before the last byte goes out: who has an answer may ask again at once, and it is booked."""
+        if not self._settled:
+            self._settled = True
+            self.pipeline.settle(self.call)
 
     async def _piece(self, data: bytes, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
@@ -236,6 +246,7 @@ class AsgiConversation:
             await self._whole(refusal(self.call, error), close=True)
         else:
             self.call.outcome, self.call.code = "truncated", error.code
+            self._settle()
             await self._piece(b"\n\n" + event(error.document(self.call.id)), more=False)
 
     def expire(self) -> None:

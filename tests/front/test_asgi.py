@@ -84,6 +84,28 @@ def test_a_call_runs_through_the_same_pipeline() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("kind", ["whole", "stream", "break", "refused"])
+def test_a_call_is_settled_once_before_its_last_byte_goes_out(kind: str) -> None:
+    async def scenario() -> None:
+        end = UpstreamError("gone", code="upstream_closed") if kind == "break" else None
+        answer = None if kind == "whole" else lambda call: stream(Pieces(b"data: 1\n\n", end=end))
+        seen, client = Recorder(answer), Client(b"" if kind == "refused" else BODY)
+        app, _ = run(seen, client)
+        settled: list[int] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                settled.append(len(seen.settled))
+            await client.send(message)
+
+        await app(scope(), client.receive, send)
+        assert settled == [1] and len(seen.settled) == 1
+        outcomes = {"whole": "ok", "stream": "ok", "break": "truncated", "refused": "refused"}
+        assert seen.settled[0].outcome == outcomes[kind]
+
+    asyncio.run(scenario())
+
+
 def test_credentials_and_hop_by_hop_headers_do_not_go_on() -> None:
     async def scenario() -> None:
         seen, client = Recorder(), Client(BODY)
