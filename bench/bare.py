@@ -79,7 +79,13 @@ class Upstream(Message):
     def whole(self, url: bytes, rest: bytes) -> None:
         """The answer goes to the client, the connection back to the others."""
         _idle.append(self)
-        self.client.transport.write(b"HTTP/1.1 200 OK\r\n" + rest)
+        if not self.client.transport.is_closing():
+            self.client.transport.write(b"HTTP/1.1 200 OK\r\n" + rest)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Not to be used any more."""
+        if self in _idle:
+            _idle.remove(self)
 
 
 class Client(Message):
