@@ -16,6 +16,9 @@ SUITABLE   = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 # taken, and the newer one unless the other is a tenth faster. Prints seconds.
 SPEED      = import timeit; print(min(timeit.repeat("for i in range(300): d[str(i)] = (i, b\"%d\" % i)", "d = {}", number=40, repeat=9)))
 
+# Tests wait for servers half of their time: one more than there are cores.
+ABREAST    = import os; print((os.cpu_count() or 1) + 1)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve test check format bench lock clean
@@ -28,7 +31,7 @@ serve: $(VENV)/core.stamp ## start the gateway (sets up what it needs on the fir
 
 test: $(VENV)/dev.stamp ## run the tests (with CI=true a skipped test fails)
 	@.ci/servers
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n $$($(BIN)/python -c '$(ABREAST)') $(ARGS)
 
 check: $(VENV)/dev.stamp ## format, lint, types, and the rules of the house
 	$(BIN)/ruff format --check .
