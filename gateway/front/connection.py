@@ -70,11 +70,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def finished(self, conversation: Conversation, close: bool) -> None:
         """The call has ended and is settled: the connection takes the next request, or closes."""
-        self.intake.live.running.discard(conversation)  # as `Intake.exit` does, without two frames
-        pipeline = conversation.pipeline
-        pipeline.inflight -= 1
-        if pipeline.inflight == 0 and pipeline.on_idle is not None:
-            pipeline.on_idle()
+        self.intake.exit(conversation)
         self._conversation = None
         if self._reserved:
             self._release()

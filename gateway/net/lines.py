@@ -2,15 +2,14 @@
 
 Heads of answers hardly change from one to the next, so most of their lines were met before, and a parser's
 callback for each would find out the same again and again. Known are only lines beyond doubt: a token, ": ",
-visible ASCII. Whoever meets another one leaves the whole answer to the parser. Servers that give answers no
-id send the same head within a second, but for its length: such a head is one look-up altogether.
+visible ASCII. Whoever meets another one leaves the whole answer to the parser.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 # What a line is to the reader. The first three are end-to-end fields.
 PLAIN, TYPE, CODING, LENGTH, PERSISTENT, TIMEOUT = range(6)
@@ -42,11 +41,7 @@ _ROLES = {
     b"connection": PERSISTENT,
     b"keep-alive": TIMEOUT,
 }
-_LENGTH_ENDS = b"ength: "
 _MOST = 2048  # lines kept
-_MOST_HEADS = 128
-_BARREN = 64  # heads in a row that were not met before: then nobody looks for any, for …
-_PAUSE = 4096  # … so many answers
 _MOST_NAMES = 512
 _LONGEST = 256  # bytes of a line that is kept
 
@@ -56,95 +51,19 @@ _VISIBLE = bytes(range(0x20, 0x7F))
 _STATUS = re.compile(rb"HTTP/1\.1 ((?!204|304)[2-5][0-9]{2}) [\x20-\x7e]{0,64}")
 
 
-class Known(NamedTuple):
-    """A head but for its length: status, end-to-end fields and what is read from them, the wire form of
-    those that go on, and the seconds of `Keep-Alive`, if it had one."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    kind: bytes
-    coding: bytes
-    onward: bytes
-    keep_for: float | None
-
-
 class Lines:
     """`judge` gives the name under which a field goes on, b"" for one that does not.
 
     What is remembered is bounded: some hundred KiB at most, whatever the upstreams send.
     """
 
-    __slots__ = ("_barren", "_heads", "_judge", "_names", "known", "statuses")
+    __slots__ = ("_judge", "_names", "known", "statuses")
 
     def __init__(self, judge: Callable[[bytes], bytes] = bytes) -> None:
         self._judge = judge
         self._names: dict[bytes, tuple[int, bytes, bytes]] = {}  # as it is written: role, lower-case, wire
         self.known: dict[bytes, Line] = {}
         self.statuses: dict[bytes, int] = {}
-        self._heads: dict[bytes, Known] = {}  # without the digits of their length
-        self._barren = 0  # below 0: how many more answers nobody looks for
-
-    def recall(self, data: bytes, end: int) -> tuple[Known, int] | None:
-        """The head (`data[:end]`) of an ordinary answer and its body's length; None where it is another."""
-        if self._barren < 0:
-            self._barren += 1
-            return self._read(data[:end])
-        cut = data.find(_LENGTH_ENDS, 0, end) + 7
-        stop = data.find(b"\r", cut, end + 1)
-        seen = data[:cut] + data[stop:end]
-        head = self._heads.get(seen)
-        if head is not None:
-            digits = data[cut:stop]
-            if digits.isdigit() and len(digits) < 16:
-                self._barren = 0
-                return head, int(digits)
-        return self._learn(data, end, seen, cut)
-
-    def _learn(self, data: bytes, end: int, seen: bytes, cut: int) -> tuple[Known, int] | None:
-        told = self._read(data[:end])
-        # Only where the digits that were left out are those of the length.
-        if told is not None and data[:cut].rpartition(b"\r\n")[2].lower() == b"content-length: ":
-            self._barren += 1
-            if len(self._heads) >= _MOST_HEADS:
-                self._heads.clear()
-            if self._barren >= _BARREN:
-                self._heads.clear()
-                self._barren = -_PAUSE
-            else:
-                self._heads[seen] = told[0]
-        return told
-
-    def _read(self, head: bytes) -> tuple[Known, int] | None:
-        """Line by line."""
-        lines = head.split(b"\r\n")
-        first = lines[0]
-        status = self.statuses.get(first) or self.status(first)
-        if not status:
-            return None
-        del lines[0]
-        known, headers, onward = self.known, [], []
-        length, kind, coding, keep_for = -1, b"", b"", None
-        for line in lines:
-            told = known.get(line) or self.learn(line)
-            if told is None:
-                return None
-            role, said, wire = told
-            if role < LENGTH:
-                headers.append(said)
-                onward.append(wire)
-                if role == TYPE:
-                    kind = said[1]
-                elif role == CODING:
-                    coding = said[1]
-            elif role == LENGTH:
-                if length >= 0:
-                    return None
-                length = said
-            elif role == TIMEOUT:
-                keep_for = said
-        if length < 0:
-            return None
-        return Known(status, headers, kind, coding, b"".join(onward), keep_for), length
 
     def status(self, line: bytes) -> int:
         """The status of an ordinary final answer's first line, 0 for another."""

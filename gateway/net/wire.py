@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpResponseParser
 
-from gateway.net.lines import FRAMING, Lines, timeout
+from gateway.net.lines import FRAMING, LENGTH, TIMEOUT, TYPE, Lines, timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,17 +115,41 @@ class ResponseReader:
         # Only where nothing is spent yet has the parser seen nothing of this answer.
         if not 0 < end <= ORDINARY or self._spare != HEAD_LIMIT or self._bodiless:
             return False
-        told = self._lines.recall(data, end)
-        if told is None:
+        lines = data[:end].split(b"\r\n")
+        memory = self._lines
+        first = lines[0]
+        status = memory.statuses.get(first) or memory.status(first)
+        if not status:
             return False
-        head, length = told
+        del lines[0]
+        known, headers, onward = memory.known, [], []
+        length, kind, coding, keep_for = -1, b"", b"", self.keep_for
+        for line in lines:
+            told = known.get(line) or memory.learn(line)
+            if told is None:
+                return False
+            role, said, wire = told
+            if not role:  # PLAIN
+                headers.append(said)
+                onward.append(wire)
+            elif role < LENGTH:
+                headers.append(said)
+                onward.append(wire)
+                if role == TYPE:
+                    kind = said[1]
+                else:
+                    coding = said[1]
+            elif role == LENGTH:
+                if length >= 0:
+                    return False
+                length = said
+            elif role == TIMEOUT:
+                keep_for = said
         came = len(data) - end - 4
-        if came > length:
+        if came > length:  # also where no length is given
             return False
-        if head.keep_for is not None:
-            self.keep_for = head.keep_for
-        self.status, self.headers, self.length = head.status, head.headers, length
-        self.kind, self.coding, self.onward = head.kind, head.coding, head.onward
+        self.status, self.headers, self.length, self.keep_for = status, headers, length, keep_for
+        self.kind, self.coding, self.onward = kind, coding, b"".join(onward)
         self.headed = True
         if came:
             self.pieces.append(data[end + 4 :])

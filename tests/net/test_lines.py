@@ -229,33 +229,3 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(lines.statuses) <= 512
     assert len(lines._names) <= 512
     assert max(map(len, lines.known)) <= 256
-
-
-def test_a_head_met_before_has_the_length_of_this_answer() -> None:
-    lines = Lines()
-    for length in (2, 0, 11, 2, 300):
-        reader = ResponseReader(lines)
-        feed(reader, OK + b"X-One: a\r\nContent-Length: %d\r\nX-Two: b\r\n\r\n" % length + b"x" * length)
-        assert (reader.length, reader.complete, b"".join(reader.pieces)) == (length, True, b"x" * length)
-        assert reader.headers == [(b"x-one", b"a"), (b"x-two", b"b")]
-
-
-@pytest.mark.parametrize("trap", [b"X-Length: 7", b"X-Strength: 7", b"x-content-length: 7"])
-def test_no_other_number_is_taken_for_the_length(trap: bytes) -> None:
-    for told in (trap + b"\r\nContent-Length: 2", b"Content-Length: 2\r\n" + trap):
-        lines = Lines()
-        for number in (b"7", b"8", b"7"):
-            answer = [OK + told.replace(b"7", number) + b"\r\n\r\nok"]
-            assert outcome(ResponseReader(lines), [answer]) == outcome(Parsing(), [answer])
-
-
-def test_heads_that_never_come_again_are_not_kept() -> None:
-    lines = Lines()
-
-    def met(number: int) -> int:
-        feed(ResponseReader(lines), OK + b"X-Id: %d\r\nContent-Length: 2\r\n\r\nok" % number)
-        return len(lines._heads)
-
-    assert max(met(number) for number in range(1000)) < 128
-    assert met(1) == met(1) == 0, "nobody looks for them now"
-    assert [met(1) for _ in range(5000)][-1] == 1, "but later again"
