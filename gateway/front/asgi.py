@@ -23,11 +23,10 @@ from gateway.core.codec import event
 from gateway.core.errors import CallerError, FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
-from gateway.front import spelling
+from gateway.front import paths
 from gateway.front.fields import PASS, kind_of
 from gateway.front.head import block, pairs
 from gateway.front.intake import Intake
-from gateway.front.request import place
 from gateway.live import Live
 from gateway.observe import trace
 from gateway.pipeline import Emitter, Pipeline, refusal
@@ -85,7 +84,7 @@ class AsgiConversation:
     def _call(self) -> Call:
         scope = self._scope
         raw = scope.get("raw_path") or scope["path"].encode()
-        path, endpoint = place(raw.partition(b"?")[0].decode("ascii", "replace"))
+        path, endpoint = paths.place(raw.partition(b"?")[0].decode("ascii", "replace"))
         headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
         call = Call(scope["method"], path, endpoint, headers, b"")
         named = {t.strip().lower() for n, v in headers if n == b"connection" for t in v.split(b",")}
@@ -103,7 +102,7 @@ class AsgiConversation:
         call = self.call
         self.intake.enter(self)
         try:
-            spelling.check(call.method, call.path)
+            paths.check(call.method, call.path)
             await self._read_body()
             bodies.read(call, self.intake.bounds.body)
             call.arrived = call.began = time.monotonic()

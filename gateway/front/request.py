@@ -12,7 +12,7 @@ from gateway.core import credential
 from gateway.core.call import Headers, Origin
 from gateway.core.errors import CallerError
 from gateway.core.generations import Generations
-from gateway.front import spelling
+from gateway.front import paths
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
 from gateway.observe import trace
 
@@ -32,33 +32,9 @@ _SLASH, _DOT = rb"(?:/|%2[fF])", rb"(?:\.|%2[eE])"
 _DOTS = re.compile(
     rb"%b%b{1,2}(?:%b|;|%%3[bB]|\Z)|%b{2}|%%2[fF]\.|%%00|%%5[cC]" % (_SLASH, _DOT, _SLASH, _SLASH)
 )
-_SLASH_V1 = re.compile(r"/v1(?=/|\Z)")
 
 # Where two of them stand, one server would take the first and another the last.
 _SINGLE = frozenset((b"content-type", b"authorization", b"x-api-key", b"api-key"))
-
-# The paths the gateway knows by name; all others are "other" and pass through.
-ENDPOINTS = frozenset(
-    (
-        "chat/completions",
-        "completions",
-        "embeddings",
-        "responses",
-        "moderations",
-        "models",
-        "images/generations",
-        "images/edits",
-        "images/variations",
-        "audio/speech",
-        "audio/transcriptions",
-        "audio/translations",
-        "files",
-        "batches",
-        "rerank",
-        "messages",
-    )
-)
-FAMILIES = ("models", "files", "batches", "responses", "images", "audio")
 
 
 class Head(Origin):
@@ -213,19 +189,9 @@ def _read_line(line: bytes) -> tuple[str, str, bytes, str, int]:
     path, query = parts.group(1), parts.group(2)
     if _DOTS.search(path):
         raise CallerError("The path must not hold empty or dot segments.")
-    plain, endpoint = place(path.decode("ascii"))
-    spelling.check(method.decode("ascii"), plain)
+    plain, endpoint = paths.place(path.decode("ascii"))
+    paths.check(method.decode("ascii"), plain)
     return method.decode("ascii"), plain, query or b"", endpoint, int(minor)
-
-
-def place(path: str) -> tuple[str, str]:
-    """The path without a leading /v1, and the endpoint's name ("other" for paths without one)."""
-    plain = path[3:] if _SLASH_V1.match(path) else path
-    name = plain[1:]
-    if name in ENDPOINTS:
-        return plain, name
-    family = name.partition("/")[0]
-    return plain, family if family in FAMILIES else "other"
 
 
 def _frame(head: Head, fields: Headers, lengths: int) -> None:

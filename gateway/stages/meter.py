@@ -7,17 +7,12 @@ from typing import Any
 
 from gateway.core.call import Call
 from gateway.core.cost import of_call
+from gateway.core.endpoints import COUNTED
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.record import settled
 from gateway.core.tokens import estimate
 from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
-
-# Paths that use tokens (/responses/input_tokens only counts them): only there is a missing usage something to
-# be made up for.
-_TOKENS = frozenset(
-    ("chat/completions", "completions", "embeddings", "responses", "responses/compact", "messages")
-)
 
 
 class Meter(Stage):
@@ -65,6 +60,6 @@ class Meter(Stage):
 
 def _owed(call: Call) -> bool:
     """Whether tokens were used although nobody said how many."""
-    if call.path[1:] not in _TOKENS or not call.sent or call.method != "POST":
+    if call.path[1:] not in COUNTED or not call.sent or call.method != "POST":
         return False
     return call.status < 400 or (call.outcome in ("client_gone", "truncated"))

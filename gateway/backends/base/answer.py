@@ -8,6 +8,7 @@ from typing import Any
 from gateway.core.call import Call, Headers
 from gateway.core.capture import generated
 from gateway.core.codec import JSONError, loads
+from gateway.core.endpoints import GENERATING
 from gateway.core.errors import UpstreamError
 from gateway.core.stream import last_usage
 from gateway.core.tokens import estimate
@@ -15,7 +16,6 @@ from gateway.core.usage import ESTIMATED, Usage, from_openai
 from gateway.net.decode import Decoder, decodable
 from gateway.net.lines import Lines
 
-_GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
 _PARSED = 32 * 1024  # bytes: a longer body is first looked at from its end
 _MOST = 4 << 20  # bytes a coded body may have when it is decoded to be looked at
 
@@ -64,7 +64,7 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
         usage = from_openai(document.get("usage"))
     if usage is not None:
         call.usage = usage
-    elif call.endpoint in _GENERATING and call.method == "POST":
+    elif call.endpoint in GENERATING and call.method == "POST":
         text = "".join(generated(document)).encode()
         call.usage = Usage(input=estimate(call.body), output=estimate(text), source=ESTIMATED)
         call.memo["text"] = text

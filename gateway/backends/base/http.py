@@ -16,6 +16,7 @@ from gateway.backends.base.inflate import InflatingTap
 from gateway.backends.base.keyring import Credential
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads
+from gateway.core.endpoints import COMPACT
 from gateway.core.errors import UpstreamError
 from gateway.core.reply import Reply, Tap
 from gateway.core.route import Target
@@ -273,7 +274,7 @@ class HttpBackend:
 def _makes(call: Call) -> bool:
     """Whether the call has something made: reading or cancelling what was made before costs nothing."""
     made_at = call.path[1:]
-    whole = made_at == call.endpoint or call.endpoint == "other" or made_at == "responses/compact"
+    whole = made_at == call.endpoint or call.endpoint == "other" or made_at == COMPACT
     return whole and call.method == "POST"
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
+from gateway.core.endpoints import BOUNDS, GENERATING
 from gateway.core.prompt import DENSEST
 from gateway.stages.limits.terms import Terms
 
 AMPLE = 64  # as many such calls would fit into what is left
 WELL = 128  # answers after which only some of them are looked at
-GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
-BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 _MESSAGES = 16
 

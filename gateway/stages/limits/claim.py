@@ -7,9 +7,10 @@ from typing import Any
 from gateway.core.amend import Draft
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
+from gateway.core.endpoints import BOUNDS, GENERATING
 from gateway.core.prompt import DENSEST, Prompt, density, measure
 from gateway.core.tokens import estimate
-from gateway.stages.limits.ample import BOUNDS, GENERATING, WELL
+from gateway.stages.limits.ample import WELL
 from gateway.stages.limits.habit import ENOUGH
 from gateway.stages.limits.terms import OUTPUT, TOKENS, USD, Terms
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gateway.core import endpoints
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
 from gateway.core.multipart import is_form
@@ -21,13 +22,7 @@ UNKNOWN = object()  # a number that nobody here can tell
 
 USUAL_OUTPUT = 1024  # tokens of an answer that the caller does not bound, for the estimate of its cost
 
-_GENERATING = frozenset(("chat/completions", "completions", "responses", "messages"))
-_PLAIN = frozenset(
-    (
-        "embeddings", "moderations", "rerank", "images/generations", "images/edits", "images/variations",
-        "audio/speech", "audio/transcriptions", "audio/translations", "files",
-    )
-)  # fmt: skip
+_PLAIN = endpoints.MAKING - endpoints.GENERATING | {"files"}
 _PICTURED = ("images/edits", "images/variations")
 # The members that bound the answer, where they do. Elsewhere a server does not know them.
 BOUNDS = {
@@ -48,7 +43,7 @@ def kind_of(call: Call) -> int:
     if not call.body:
         return EMPTY
     endpoint = call.endpoint
-    if endpoint in _GENERATING:
+    if endpoint in endpoints.GENERATING:
         whole = call.document is not None and len(call.path) == len(endpoint) + 1
         return GENERATING if whole else OPAQUE
     if endpoint not in _PLAIN:
