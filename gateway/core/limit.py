@@ -78,7 +78,21 @@ def scope_values(rule: LimitRule, values: Mapping[str, str], tags: Iterable[str]
 
 def matches(rule: LimitRule, value: str, name: str) -> bool:
     """Whether a rule is about a bucket. In `name` the key's name stands for its id: either may match."""
-    return fnmatchcase(name, rule.match) or fnmatchcase(value, rule.match)
+    return rule.match == "*" or fnmatchcase(name, rule.match) or fnmatchcase(value, rule.match)
+
+
+def counted(
+    rule: LimitRule, values: Mapping[str, str], names: Mapping[str, str], tags: Iterable[str]
+) -> list[str]:
+    """The buckets of a rule that count a call.
+
+    `values` are what calls are counted by, as in `scope_value`; in `names` the key's name stands for its id.
+    """
+    found = scope_values(rule, values, tags)
+    if rule.match == "*":
+        return found
+    named = scope_values(rule, names, tags)
+    return [value for value, name in zip(found, named, strict=True) if matches(rule, value, name)]
 
 
 class Bucket(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.core.limit import LimitRule, Spent, matches, scope_values
+from gateway.core.limit import LimitRule, Spent, counted
 from gateway.core.sheet import Sheet
 from gateway.core.usage import KINDS, UNKNOWN
 
@@ -33,11 +33,8 @@ def spent(rule: LimitRule, record: dict[str, Any]) -> Iterator[Spent]:
     values = {
         name: str(record.get(name, "")) for name in ("tenant", "team", "user", "key", "model", "backend")
     }
-    tags = record.get("tags") or ()
     names = {**values, "key": record.get("key_name") or values["key"]}
-    for value, name in zip(scope_values(rule, values, tags), scope_values(rule, names, tags), strict=True):
-        if not matches(rule, value, name):
-            continue
+    for value in counted(rule, values, names, record.get("tags") or ()):
         ended = int(record.get("ts", 0)) + int(record.get("total_us", 0)) // 1000
         if record.get("usage_source") == UNKNOWN:
             tokens, micros = int(record.get("hold_tokens", 0)), int(record.get("hold_micros", 0))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from operator import itemgetter
 from typing import NamedTuple
 
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
 from gateway.core.generations import Generations
-from gateway.core.limit import UNITS, Bucket, LimitRule, scope_values
+from gateway.core.limit import UNITS, Bucket, LimitRule, counted
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend, Leases
 from gateway.core.principal import Principal
@@ -151,15 +150,7 @@ class Compiler:
         self, rule: LimitRule, values: Mapping[str, str], names: Mapping[str, str], call: Call
     ) -> list[Bucket]:
         """The buckets of a rule for a call."""
-        counted = scope_values(rule, values, call.tags)
-        if rule.match != "*":
-            named = scope_values(rule, names, call.tags)
-            counted = [
-                value
-                for value, name in zip(counted, named, strict=True)
-                if fnmatchcase(name, rule.match) or fnmatchcase(value, rule.match)
-            ]
-        return [self._leases.bucket(rule, value) for value in counted]
+        return [self._leases.bucket(rule, value) for value in counted(rule, values, names, call.tags)]
 
     def _priced(self, call: Call, plan: Plan) -> list[Price | None]:
         """What each target of the plan costs; the echo costs nothing."""
