@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from gateway.commands.ledger import opened
-from gateway.commands.moment import iso, parse_moment
+from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
 from gateway.core.audit import ChainState, members, record_of, verify
 from gateway.core.codec import JSONError, canonical, loads
+from gateway.core.moment import iso
 from gateway.core.records import AuditRecord, Records
 from gateway.settings.schema import Settings
 from gateway.supervisor.audit import HEAD, noted_heads

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from gateway.commands.ledger import opened
-from gateway.commands.moment import iso, parse_moment
+from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
 from gateway.core.captured import Captured, Captures
 from gateway.core.codec import dumps
+from gateway.core.moment import iso
 from gateway.core.records import Actor, Deed, Records
 
 _SHOWN = 60  # characters of a text in the list

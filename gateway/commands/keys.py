@@ -8,10 +8,11 @@ from typing import Any
 
 from gateway.commands.client import Client, Document, Told, every, misused, plain
 from gateway.commands.connect import connected
-from gateway.commands.moment import iso, parse_moment
+from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, cell, refuse, say_json, say_members, say_table, several
 from gateway.control import body
 from gateway.core.errors import CallerError
+from gateway.core.moment import iso
 
 _OPTIONS = {"name": "NAME"}
 _LISTS = ("roles", "models", "endpoints", "tags", "networks")

@@ -7,10 +7,11 @@ from typing import Any
 
 from gateway.commands.client import Document, Told, every, misused, plain
 from gateway.commands.connect import connected
-from gateway.commands.moment import iso, parse_moment
+from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, cell, refuse, say_json, say_table
 from gateway.control import body
 from gateway.core.errors import CallerError
+from gateway.core.moment import iso
 
 _OPTIONS = {"for": "--for", "by": "--by"}
 

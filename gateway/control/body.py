@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.control.moment import moment
 from gateway.core.codec import JSONError, loads
 from gateway.core.errors import CallerError
+from gateway.core.moment import moment
 from gateway.settings.callers import KEY, LABEL
 from gateway.settings.faults import quote
 from gateway.settings.kinds import INVALID, Kind, Number, Reading, Text, Wrong, named_type

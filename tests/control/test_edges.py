@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from gateway.control.api import OPERATIONS, PREFIX
-from gateway.control.moment import iso, moment
 from gateway.control.openapi import document
 from gateway.control.seal import Seal
+from gateway.core.moment import iso, moment
 from gateway.core.records import Actor, Answered, Deed
 from tests.control.desk import TOKEN, Desk, talk
 from tests.control.test_api import ask, code

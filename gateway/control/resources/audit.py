@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from gateway.control.moment import moment
 from gateway.control.operation import MOST, PAGE, Answer, Ask, Operation
 from gateway.core.audit import members, verify
 from gateway.core.codec import canonical
 from gateway.core.errors import CallerError
+from gateway.core.moment import moment
 from gateway.core.records import AuditRecord
 
 _BATCH = 500  # records read at once: the ledger's writer is not kept waiting

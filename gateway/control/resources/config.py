@@ -13,10 +13,10 @@ from typing import Any
 from gateway.control import history
 from gateway.control.body import ROLLBACK, TOML
 from gateway.control.changes import not_found, stale
-from gateway.control.moment import iso
 from gateway.control.operation import MOST, PAGE, Answer, Ask, Operation
 from gateway.control.port import Desk, Wanted
 from gateway.core.errors import CallerError
+from gateway.core.moment import iso
 from gateway.core.records import Deed, KeptRevision
 from gateway.settings.faults import ConfigError
 from gateway.settings.load import load
@@ -30,7 +30,7 @@ def _shown(kept: KeptRevision) -> dict[str, Any]:
     return {
         "n": kept.n,
         "revision": kept.id,
-        "at": iso(kept.ts_ms / 1000),
+        "at": iso(kept.ts_ms / 1000, "seconds"),
         "actor": kept.actor,
         "note": kept.note,
         "files": sorted(kept.files),

@@ -7,9 +7,9 @@ from typing import Any
 
 from gateway.control.body import CHANGED_KEY, NEW_KEY, ROTATION
 from gateway.control.changes import OVERLAP, not_found, read_only
-from gateway.control.moment import iso
 from gateway.control.operation import PAGING, Answer, Ask, Operation, changed, page
 from gateway.core.errors import CallerError
+from gateway.core.moment import iso
 from gateway.core.principal import KeyEntry
 from gateway.core.records import KEY, Entity
 
@@ -41,9 +41,9 @@ def shown(entry: KeyEntry, version: int | None = None) -> dict[str, Any]:
         "endpoints": list(entry.endpoints),
         "tags": list(entry.tags),
         "networks": list(entry.networks),
-        "expires": iso(entry.expires),
-        "previous_until": iso(overlapping),
-        "created": iso(entry.created or None),
+        "expires": iso(entry.expires, "seconds"),
+        "previous_until": iso(overlapping, "seconds"),
+        "created": iso(entry.created or None, "seconds"),
         "made_by": entry.made_by,
         "version": version,
     }

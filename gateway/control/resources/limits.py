@@ -6,9 +6,9 @@ from typing import Any
 
 from gateway.control.body import NEW_RAISE
 from gateway.control.changes import not_found
-from gateway.control.moment import iso
 from gateway.control.operation import PAGING, Answer, Ask, Operation, changed, page
 from gateway.core.limit import MICROS, LimitRule, Raise
+from gateway.core.moment import iso
 from gateway.core.records import RAISE
 from gateway.settings.quantities import Window
 
@@ -37,7 +37,13 @@ def _amount(found: LimitRule, amount: int) -> float | int:
 
 def _raise(found: LimitRule | None, made: Raise) -> dict[str, Any]:
     by = _amount(found, made.amount) if found is not None else made.amount
-    return {"id": made.id, "rule": made.rule, "value": made.value, "by": by, "until": iso(made.until)}
+    return {
+        "id": made.id,
+        "rule": made.rule,
+        "value": made.value,
+        "by": by,
+        "until": iso(made.until, "seconds"),
+    }
 
 
 def _rule(ask: Ask) -> LimitRule:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from gateway.control.moment import moment
 from gateway.control.operation import Answer, Ask, Operation
 from gateway.core.errors import CallerError, LedgerError
+from gateway.core.moment import moment
 
 _FILTERS = ("tenant", "team", "user", "key", "key_name", "model", "backend", "tag")
 
