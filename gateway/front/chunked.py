@@ -8,7 +8,7 @@ from gateway.core.errors import CallerError
 from gateway.front.fields import field
 
 # A size of at most eight digits, then extensions: names with a token or a quoted string behind "=".
-_TOKEN = rb"[!#-'*+\-.^-z|~]+"
+_TOKEN = rb"[!#-'*+\-.0-9A-Z^-z|~]+"
 _SIZE = re.compile(
     rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[ \t]*%b(?:=(?:%b|\"[^\"\x00-\x1f\x7f]*\"))?)*\Z" % (_TOKEN, _TOKEN)
 )

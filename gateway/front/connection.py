@@ -85,20 +85,24 @@ class ClientConnection(HttpToolsProtocol):
             self.deadline = time.monotonic() + self.bounds.idle
 
     def _next(self) -> None:
-        """Ready for the next request, which may be here already."""
-        self._state = HEAD
+        """Ready for the next request, which may be here already: then what comes now stands behind it."""
         self.deadline = time.monotonic() + self.bounds.idle
-        if self._held:
+        if self._closing:
+            self._linger()
+        elif self._held:
+            self._state = BUSY
+            self.loop.call_soon(self._resume)
+        else:
+            self._state = HEAD
+
+    def _resume(self) -> None:
+        """Take up what was sent ahead."""
+        if self._state == BUSY:
+            self._state = HEAD
             held, self._held = self._held, b""
             if len(held) > AHEAD:
                 self.transport.resume_reading()
-            self.loop.call_soon(self._resume, held)
-
-    def _resume(self, held: bytes) -> None:
-        """Take up what was sent ahead; bytes that came in between stand behind it."""
-        if self._state == HEAD:
-            behind, self._held = self._held, b""
-            self.data_received(held + behind)
+            self.data_received(held)
 
     # -- bounds and bad ends
 
@@ -187,9 +191,9 @@ class ClientConnection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Drain: close when idle, else after the answer under way."""
         self._closing = True
-        if self._state == HEAD and not self._held:
-            self.transport.close()
-        elif self._state == BUSY and self._conversation is not None:
-            self._conversation.close_after()
-        elif self._state == COLD:
+        if self._state == COLD:
             super().shutdown()
+        elif self._conversation is not None:
+            self._conversation.close_after()
+        elif self._state == BUSY or (self._state == HEAD and not self._held):
+            self.transport.close()

@@ -16,6 +16,7 @@ from gateway.front.connection import AHEAD, BODY, BUSY, COLD, HEAD, SHUT, Client
 from gateway.front.conversation import Conversation
 from gateway.front.intake import Intake
 from gateway.front.request import CHUNKED, Head, hopeless, parse, recall, remember
+from gateway.front.stream import LAST_CHUNK
 from gateway.live import Live
 from gateway.settings.schema import Bounds
 
@@ -52,10 +53,12 @@ class LaneProtocol(ClientConnection):
     def _on_head(self, data: bytes) -> None:
         if self._held:
             data = self._held + data
+        self._held = b""
         if data[:2] == b"\r\n":  # RFC 9112, 2.2: one empty line before a request is ignored
             data = data[2:]
+            if not data:
+                return
         end = data.find(b"\r\n\r\n")
-        self._held = b""
         try:
             if end < 0:
                 self._held = data
@@ -161,21 +164,24 @@ class LaneProtocol(ClientConnection):
             self._held = rest
 
     def _on_cold(self, data: bytes) -> None:
-        """Feed uvicorn this message's bytes and no others."""
+        """Feed uvicorn this message's bytes and no others; chunks as they were read here, once."""
         if self._chunks is not None:
             try:
                 rest = self._chunks.feed(data)
             except GatewayError as error:
                 self._refuse(error)
                 return
+            body, end = bytes(self._chunks.body), LAST_CHUNK if self._chunks.done else b""
+            data = b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
             self._chunks.body.clear()  # uvicorn keeps the body; its size is bounded in front/asgi
-            if self._chunks.done:
+            if end:
                 self._chunks, self._left = None, 0
         else:
-            rest = data[self._left :]
-            self._left = max(0, self._left - len(data))
+            data, rest = data[: self._left], data[self._left :]
+            self._left -= len(data)
         self._held = rest
-        super().data_received(data[: len(data) - len(rest)] if rest else data)
+        if data:
+            super().data_received(data)
         if not self._left:
             self.deadline = 0.0
             if self._answered:

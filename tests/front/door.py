@@ -40,8 +40,14 @@ class Recorder(Stage):
 class Door:
     """The open port, the stage behind it, and a client for raw bytes."""
 
-    def __init__(self, port: int, live: Live, seen: Recorder) -> None:
-        self.port, self.live, self.seen = port, live, seen
+    def __init__(self, port: int, live: Live, seen: Recorder, make: Callable[[], lane.LaneProtocol]) -> None:
+        self.port, self.live, self.seen, self._make = port, live, seen, make
+
+    def connect(self, transport: asyncio.Transport) -> lane.LaneProtocol:
+        """A connection on a transport of the test's own."""
+        connection = self._make()
+        connection.connection_made(transport)
+        return connection
 
     async def raw(self, data: bytes, *, eof: bool = False, wait: float = 5.0) -> bytes:
         """Send bytes on a new connection; everything that comes back until the server closes or `wait`."""
@@ -89,11 +95,13 @@ async def door(
     kind = lane.protocol(live, limits)
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: kind(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
+
+    def make() -> lane.LaneProtocol:
+        return kind(config=config, server_state=state, app_state={})
+
+    server = await loop.create_server(make, "127.0.0.1", 0)
     try:
-        yield Door(server.sockets[0].getsockname()[1], live, seen)
+        yield Door(server.sockets[0].getsockname()[1], live, seen, make)
     finally:
         server.close()
         for connection in list(state.connections):

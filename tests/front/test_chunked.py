@@ -17,7 +17,7 @@ def read(data: bytes, limit: int = 1000) -> tuple[bytes, bytes, bool]:
 
 
 def test_chunks_are_joined_and_what_follows_is_given_back() -> None:
-    assert read(b'3;q="a b"\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\nGET /') == (
+    assert read(b'3;q="a b"\r\nabc\r\nA ; x=Y;sum-1=09aF\r\n0123456789\r\n0\r\n\r\nGET /') == (
         b"abc0123456789",
         b"GET /",
         True,

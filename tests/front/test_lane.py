@@ -149,7 +149,8 @@ def test_what_follows_a_refused_message_is_never_read_as_a_request() -> None:
 @pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
 def test_a_chunked_body_arrives_whole_on_both_lanes(path: bytes) -> None:
     async def scenario() -> None:
-        body = b"".join(b"%x\r\n%b\r\n" % (1, BODY[i : i + 1]) for i in range(len(BODY))) + b"0\r\n\r\n"
+        body = b"".join(b"%x ; n=1\r\n%b\r\n" % (1, BODY[i : i + 1]) for i in range(len(BODY)))
+        body += b"0\r\nX-Sum: 1\r\n\r\n"
         request = (
             b"POST %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" % path
         )
@@ -187,6 +188,91 @@ def test_pipelined_requests_are_answered_in_order_across_lanes() -> None:
             hot = b"/chat/completions"
             assert bodies == [hot, b"/models", b"/audio/speech", hot, hot]
             assert gate.live.calls == 0
+
+    asyncio.run(scenario())
+
+
+class Wire(asyncio.Transport):
+    """A transport on nothing: what a test hands over arrives just when it says, what is written is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.ended = False
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
+def test_what_comes_while_a_request_sent_ahead_waits_its_turn_stands_behind_it(path: bytes) -> None:
+    async def scenario() -> None:
+        keep = post(BODY).replace(b"Connection: close\r\n", b"")
+        other = post(b'{"model":"n","messages":[]}', path)
+        async with door() as gate:
+            for cut in (1, 40, other.index(b"{"), len(other) - 5):
+                wire = Wire()
+                connection = gate.connect(wire)
+                connection.data_received(keep + other[:cut])
+                connection.data_received(other[cut:])
+                async with asyncio.timeout(5):
+                    while not wire.ended:
+                        await asyncio.sleep(0)
+                assert wire.written.count(b"HTTP/1.1 200 OK") == 2
+                assert [call.model for call in gate.seen.calls] == ["m", "n"]
+                gate.seen.calls.clear()
+                connection.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
+def test_a_connection_whose_request_was_coming_in_when_the_drain_began_is_closed_after_it(
+    path: bytes,
+) -> None:
+    async def scenario() -> None:
+        request = post(BODY, path).replace(b"Connection: close\r\n", b"")
+        async with door() as gate:
+            for cut in (1, 40, request.index(b"{") + 1, len(request) - 5):
+                wire = Wire()
+                connection = gate.connect(wire)
+                connection.data_received(request[:cut])
+                connection.shutdown()
+                connection.data_received(request[cut:])
+                async with asyncio.timeout(5):
+                    while not wire.ended:
+                        await asyncio.sleep(0)
+                assert wire.written.startswith(b"HTTP/1.1 200 OK")
+                connection.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
+def test_an_empty_line_that_comes_by_itself_before_a_request_is_ignored(path: bytes) -> None:
+    async def scenario() -> None:
+        async with door() as gate:
+            wire = Wire()
+            connection = gate.connect(wire)
+            for piece in (b"\r", b"\n", post(BODY, path)):
+                connection.data_received(piece)
+            async with asyncio.timeout(5):
+                while not wire.ended:
+                    await asyncio.sleep(0)
+            assert wire.written.startswith(b"HTTP/1.1 200 OK")
+            connection.connection_lost(None)
 
     asyncio.run(scenario())
 
