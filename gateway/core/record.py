@@ -97,6 +97,8 @@ def opened(call: Call, worker: int) -> bytes:
     record: dict[str, Any] = {"id": call.id, "ts": int(call.wall * 1000)}
     if (hold := call.hold) is not None:
         record["hold_tokens"], record["hold_micros"] = hold.tokens, hold.micros
+    if call.tags or call.session:  # limits by tag count what a killed worker had under way too
+        record["tags"], record["session"] = call.tags, call.session
     return known.opened + dumps(record)[1:]
 
 

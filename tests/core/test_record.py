@@ -68,6 +68,8 @@ def begun(call: Call, worker: int) -> dict[str, Any]:
         "hold_tokens": hold.tokens if hold else 0,
         "hold_micros": hold.micros if hold else 0,
         "worker": worker,
+        "tags": list(call.tags),
+        "session": call.session,
     }
 
 
@@ -79,9 +81,8 @@ def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
     stated = usage.source != "none"
     return {
         **begun(call, worker),
-        **{name: getattr(call, name) for name in ("client", "status", "outcome", "code", "session")},
+        **{name: getattr(call, name) for name in ("client", "status", "outcome", "code")},
         "reasons": call.reasons,
-        "tags": list(call.tags),
         "usage_source": usage.source,
         **{kind: count if stated else 0 for kind, count in zip(KINDS, usage.counts(), strict=True)},
         "cost_micros": call.cost if stated else 0,
@@ -153,3 +154,10 @@ def test_an_abandoned_call_keeps_its_hold() -> None:
     call.hold = Hold(7, 8)
     record = abandoned(json.loads(opened(call, 0)))
     assert (record["hold_tokens"], record["hold_micros"], record["outcome"]) == (7, 8, "abandoned")
+
+
+def test_an_abandoned_call_keeps_the_tags_that_limits_count_it_by() -> None:
+    call = Call("POST", "/embeddings", "embeddings", [], b"")
+    call.tags, call.session = ("workflow:a", "x"), "s1"
+    record = abandoned(json.loads(opened(call, 0)))
+    assert (record["tags"], record["session"]) == (["workflow:a", "x"], "s1")
