@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from math import isinf
 from typing import Any
 
 import orjson
@@ -15,6 +18,37 @@ loads = orjson.loads
 
 # Compact UTF-8 JSON; dataclasses and datetimes included.
 dumps = orjson.dumps
+
+# A string, or a number outside of strings (RFC 8259, 6).
+_TOKEN = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?', re.S
+)
+_FARTHEST = b"1.7976931348623157e308"
+
+
+def loads_far(data: bytes) -> Any:
+    """As `loads`, and numbers that no double can hold (1e400), which are JSON too, become the largest it can.
+
+    Raises `JSONError`.
+    """
+    return loads(_TOKEN.sub(_within, data))
+
+
+def _within(token: re.Match[bytes]) -> bytes:
+    text = token.group()
+    if text[:1] == b'"' or not isinf(float(text)):
+        return text
+    return b"-" + _FARTHEST if text[:1] == b"-" else _FARTHEST
+
+
+def loads_loose(data: bytes) -> Any:
+    """What many a server writes and takes for JSON: NaN, lone surrogates, a mark in front, bytes that are no
+    UTF-8. For looking at what is passed on as it came. Raises `ValueError`.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def canonical(value: Any) -> bytes:

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from gateway.core.call import Call
-from gateway.core.codec import JSONError, loads
+from gateway.core.codec import JSONError, loads, loads_far
 from gateway.core.errors import CallerError
 from gateway.core.multipart import is_form, model_of
 
@@ -113,7 +113,7 @@ def parse(body: bytes) -> dict[str, Any]:
     outline = body
     try:
         split = _split(body) if len(body) >= _LARGE else None
-        document, outline = split or (loads(body), body)
+        document, outline = split or (_whole(body), body)
     except JSONError as error:
         raise CallerError(f"The body is not valid JSON: {_safe(error)}") from None
     if type(document) is not dict:
@@ -126,6 +126,15 @@ def parse(body: bytes) -> dict[str, Any]:
     if not document.keys().isdisjoint(_OTHER_CASE):
         raise CallerError("'model' must be written in small letters.", param="model")
     return document
+
+
+def _whole(body: bytes) -> Any:
+    try:
+        return loads(body)
+    except JSONError as error:
+        if "infinity" in error.msg:
+            return loads_far(body)
+        raise
 
 
 def _split(body: bytes) -> tuple[dict[str, Any], bytes] | None:

@@ -248,6 +248,48 @@ def test_an_answer_comes_back_byte_for_byte_with_its_usage() -> None:
     run(scenario())
 
 
+STATED = b'"usage":{"prompt_tokens":11,"completion_tokens":7}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"x":-Infinity,' + STATED,
+        b'{"x":NaN,' + STATED,
+        b'{"x":1e400,' + STATED,
+        b'{"x":"\\ud800",' + STATED,
+        b'{"x":"\xe9",' + STATED,
+        b'\xef\xbb\xbf{"x":1,' + STATED,
+    ],
+)
+def test_an_answer_that_is_not_strictly_json_comes_back_as_it_is_and_its_usage_counts(body: bytes) -> None:
+    async def scenario() -> None:
+        async with upstream(lambda seen: reply(200, body)) as up, backend(up.port) as asked:
+            made = call(value=CHAT)
+            answer = await asked.ask(made, UP)
+            assert answer.body == body
+            assert (made.usage.source, made.usage.input, made.usage.output) == ("provider", 11, 7)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "kind", [b"", b"content-type: text/plain\r\n", b"content-type: application/x+json\r\n"]
+)
+def test_an_answer_is_known_for_a_document_whatever_its_server_calls_it(kind: bytes) -> None:
+    body = b"{" + STATED
+    head = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n" % (kind, len(body))
+
+    async def scenario() -> None:
+        async with upstream(lambda seen: head + body) as up, backend(up.port) as asked:
+            made = call(value=CHAT)
+            answer = await asked.ask(made, UP)
+            assert answer.body == body
+            assert (made.usage.source, made.usage.input, made.usage.output) == ("provider", 11, 7)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 import zlib
 
 import pytest
@@ -27,9 +28,20 @@ def refused(made: Call) -> CallerError:
 
 
 def test_model_and_stream_are_found() -> None:
-    made = call(b'{"model":"m","stream":true,"unknown":[1e400]}'.replace(b"1e400", b"1"))
+    made = call(b'{"model":"m","stream":true,"unknown":[1]}')
     read(made, LIMIT)
     assert (made.model, made.stream, made.document and made.document["unknown"]) == ("m", True, [1])
+
+
+@pytest.mark.parametrize("padding", [b"", b"x" * 20_000])
+def test_numbers_that_no_double_holds_are_json_and_stay_as_they_are(padding: bytes) -> None:
+    long = b"1" * 400
+    body = b'{"messages":["%b"],"model":"m","x":[1e400,-1E+999,%b,{"y":"1e400"}]}' % (padding, long)
+    made = call(body)
+    read(made, LIMIT)
+    assert made.body is body and made.model == "m"
+    assert made.document is not None
+    assert made.document["x"] == [sys.float_info.max, -sys.float_info.max, sys.float_info.max, {"y": "1e400"}]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +56,11 @@ def test_model_and_stream_are_found() -> None:
         b"true",
         b'{"model":"m","x":NaN}',
         b'{"model":"m","x":Infinity}',
+        b'{"model":"m","x":1e400,}',
+        b'{"model":"m","x":1e400,"y":NaN}',
+        b'{"model":"m","x":1e400,"y":"\\ud800"}',
+        b'{"model":"m","x":01e400}',
+        b'{"model":"a","x":1e400,"model":"b"}',
         b'{"model":"m","x":"\\ud800"}',
         b'{"model":"m"',
         b'{"model":"m"}{"model":"m"}',

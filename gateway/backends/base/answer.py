@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.core.call import Call, Headers
 from gateway.core.capture import generated
-from gateway.core.codec import JSONError, loads
+from gateway.core.codec import JSONError, loads, loads_loose
 from gateway.core.endpoints import GENERATING
 from gateway.core.errors import UpstreamError
 from gateway.core.stream import last_usage
@@ -58,16 +58,24 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
         try:
             document = loads(body)
         except JSONError:
-            return
+            document = _loose(body)
         if not isinstance(document, dict):
             return
         usage = from_openai(document.get("usage"))
     if usage is not None:
         call.usage = usage
     elif call.endpoint in GENERATING and call.method == "POST":
-        text = "".join(generated(document)).encode()
+        text = "".join(generated(document)).encode("utf-8", "replace")
         call.usage = Usage(input=estimate(call.body), output=estimate(text), source=ESTIMATED)
         call.memo["text"] = text
+
+
+def _loose(body: bytes) -> Any:
+    """A document that is not strictly JSON (log probabilities of -Infinity …): its usage is true for that."""
+    try:
+        return loads_loose(body)
+    except ValueError:
+        return None
 
 
 def _plain(body: bytes, encoding: bytes) -> bytes:

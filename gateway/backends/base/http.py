@@ -226,8 +226,8 @@ class HttpBackend:
         if body is None:
             reply.tap = TailTap() if makes else None
             return reply
-        if document and status < 400 and makes:
-            measure(call, body, coding)
+        if (document or body[:1] == b"{") and status < 400 and makes:
+            measure(call, body, coding)  # some servers call their documents text, or nothing at all
         reply.source, reply.body = None, self._scrub(body)
         return reply
 
