@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.group import Capture
@@ -28,6 +29,13 @@ class Origin:
 _NOBODY_ASKED = Usage(source=NONE)  # replaced, never changed: all calls share it
 
 
+def _nobody_asked() -> Usage:
+    return _NOBODY_ASKED
+
+
+# Slots: with more attributes than an instance's own table takes (30), each call's would be rebuilt as a
+# dictionary on the way.
+@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """One request on its way through the stages. Times are `time.monotonic()` seconds; 0.0 is "not yet".
 
@@ -38,114 +46,52 @@ class Call:
     block of those request headers that may go upstream ("name: value\r\n"…), hop-by-hop and ours removed.
     """
 
-    # All of them slots: with more attributes than an instance's own table takes (30), each call's would be
-    # rebuilt as a dictionary on the way.
-    __slots__ = (
-        "alias",
-        "arm",
-        "arrived",
-        "began",
-        "body",
-        "capture",
-        "client",
-        "code",
-        "connect_time",
-        "cost",
-        "document",
-        "endpoint",
-        "first_byte",
-        "first_token",
-        "headers",
-        "hold",
-        "id",
-        "memo",
-        "method",
-        "model",
-        "origin",
-        "outcome",
-        "passed",
-        "path",
-        "plan",
-        "principal",
-        "prompt_version",
-        "query",
-        "reasons",
-        "received",
-        "replied",
-        "revision",
-        "sent",
-        "session",
-        "slot",
-        "status",
-        "stream",
-        "tags",
-        "target",
-        "trace",
-        "tries",
-        "usage",
-        "wall",
-    )
-
-    id: str
-    origin: Origin | None  # shared with other calls; read-only like `headers`
-    query: bytes
-    passed: bytes
-    client: str
-    document: dict[str, Any] | None  # the body as JSON; only for JSON endpoints
-    model: str  # as the caller named it; "" where the endpoint has none
-    stream: bool
-    tags: tuple[str, ...]
-    session: str
-    trace: str  # the W3C trace id, where the caller sent a valid one
-    revision: str
+    method: str
+    path: str
+    endpoint: str
+    headers: Headers
+    body: bytes
+    id: str = ""
+    origin: Origin | None = None  # shared with other calls; read-only like `headers`
+    query: bytes = b""
+    passed: bytes = b""
+    client: str = ""
+    document: dict[str, Any] | None = None  # the body as JSON; only for JSON endpoints
+    model: str = ""  # as the caller named it; "" where the endpoint has none
+    stream: bool = False
+    tags: tuple[str, ...] = ()
+    session: str = ""
+    trace: str = ""  # the W3C trace id, where the caller sent a valid one
+    revision: str = ""
     # what the stages found out
-    principal: Principal | None
-    hold: Hold | None
-    plan: Plan | None
-    target: Target | None
-    alias: str  # the configured model name that matched
-    tries: int
-    prompt_version: str  # of the prompt that was filled in, "" where none was
-    arm: str  # of the rollout that chose the target, "" where none did
-    capture: Capture | None  # its texts are to be kept
-    usage: Usage
-    cost: int  # micro-dollars
-    slot: int  # the open-call slot that survives this process
+    principal: Principal | None = None
+    hold: Hold | None = None
+    plan: Plan | None = None
+    target: Target | None = None
+    alias: str = ""  # the configured model name that matched
+    tries: int = 0
+    prompt_version: str = ""  # of the prompt that was filled in, "" where none was
+    arm: str = ""  # of the rollout that chose the target, "" where none did
+    capture: Capture | None = None  # its texts are to be kept
+    usage: Usage = field(default_factory=_nobody_asked)
+    cost: int = 0  # micro-dollars
+    slot: int = -1  # the open-call slot that survives this process
+    reasons: dict[str, str] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict)
     # how it ended
-    status: int
-    outcome: str  # ok refused upstream_error failed client_gone truncated abandoned
-    code: str  # the error code, "" when there was none
+    status: int = 0
+    outcome: str = ""  # ok refused upstream_error failed client_gone truncated abandoned
+    code: str = ""  # the error code, "" when there was none
     # when
-    wall: float  # epoch seconds at `received`
-    received: float  # first byte of the request was read
-    arrived: float  # the whole request was there
-    began: float  # the first stage began
-    sent: float  # the request had been handed to the upstream socket
-    connect_time: float  # seconds spent connecting, 0.0 on a reused connection
-    first_byte: float  # first byte of the upstream's answer
-    first_token: float  # first content of a stream
-    replied: float  # the upstream's answer was complete
-
-    def __init__(self, method: str, path: str, endpoint: str, headers: Headers, body: bytes) -> None:
-        self.method = method
-        self.path = path
-        self.endpoint = endpoint
-        self.headers = headers
-        self.body = body
-        self.reasons: dict[str, str] = {}
-        self.memo: dict[str, Any] = {}
-        self.id = self.client = self.model = self.session = self.trace = self.revision = self.alias = ""
-        self.prompt_version = self.arm = self.outcome = self.code = ""
-        self.origin = self.document = self.principal = self.hold = self.plan = self.target = None
-        self.capture = None
-        self.query = self.passed = b""
-        self.stream = False
-        self.tags = ()
-        self.tries = self.cost = self.status = 0
-        self.usage = _NOBODY_ASKED
-        self.slot = -1
-        self.wall = self.received = self.arrived = self.began = self.sent = self.connect_time = 0.0
-        self.first_byte = self.first_token = self.replied = 0.0
+    wall: float = 0.0  # epoch seconds at `received`
+    received: float = 0.0  # first byte of the request was read
+    arrived: float = 0.0  # the whole request was there
+    began: float = 0.0  # the first stage began
+    sent: float = 0.0  # the request had been handed to the upstream socket
+    connect_time: float = 0.0  # seconds spent connecting, 0.0 on a reused connection
+    first_byte: float = 0.0  # first byte of the upstream's answer
+    first_token: float = 0.0  # first content of a stream
+    replied: float = 0.0  # the upstream's answer was complete
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""
