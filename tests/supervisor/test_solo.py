@@ -147,3 +147,32 @@ targets = [{{ backend = "exec" }}]
     asyncio.run(scenario())
     assert "takes effect at the next start" in caplog.text
     assert "sk-" not in caplog.text
+
+
+def test_credentials_with_which_nothing_can_be_made_leave_those_before_in_use(tmp_path, monkeypatch, caplog):
+    """A plugin may fail when it is made anew."""
+    (tmp_path / "brittle.py").write_text(
+        "from gateway.core.ports import Stage\n"
+        "class Brittle(Stage):\n"
+        "    made = 0\n"
+        "    def __init__(self, options, parts):\n"
+        "        Brittle.made += 1\n"
+        "        if Brittle.made == 2:\n"
+        "            raise RuntimeError('not twice')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "given").write_text("sk-file-1")
+    backend = '[backends.up]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "file:given"\n'
+    plugin = '[[plugins]]\nuse = "brittle:Brittle"\n'
+    (tmp_path / "gateway.toml").write_text(f'{CONFIG}\n{backend}\n{plugin}[secrets]\nrefresh = "1s"\n')
+
+    async def scenario():
+        async with solo(str(tmp_path / "gateway.toml")) as (live, bounds), client(live, bounds) as caller:
+            (tmp_path / "given").write_text("sk-file-22")
+            async with asyncio.timeout(20):
+                while "can't be taken" not in caplog.text:
+                    await asyncio.sleep(0)
+            assert (await caller.post("/chat/completions", json=CHAT)).status_code == 200
+
+    asyncio.run(scenario())
+    assert "not twice" in caplog.text
