@@ -12,21 +12,12 @@ from bench.process import Server, free_port, rss, tree
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "sk-penstock-bench-0123456789abcdef0123456789abcdef"
 
-# Limits high enough never to refuse: each is still taken, leased and settled for every call.
 _CONFIG = """
 [server]
 listen = "127.0.0.1:{port}"
 admin = "127.0.0.1:{admin}"
 workers = {workers}
 data_dir = "data"
-
-[[keys]]
-name = "bench"
-hash = "sha256:{digest}"
-tenant = "acme"
-team = "search"
-user = "bot"
-models = ["gpt-*"]
 
 [backends.provider]
 kind = "openai"
@@ -36,6 +27,16 @@ connections = 4096
 
 [models."gpt-*"]
 targets = [ {{ backend = "provider" }} ]
+"""
+# Limits high enough never to refuse: each is still taken, leased and settled for every call.
+_RULES = f"""
+[[keys]]
+name = "bench"
+hash = "sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"
+tenant = "acme"
+team = "search"
+user = "bot"
+models = ["gpt-*"]
 
 [[limits]]
 scope = "global"
@@ -64,21 +65,15 @@ def gateway(
     name: str = "penstock",
     workers: int = 1,
     python: str = sys.executable,
+    rules: str = _RULES,
 ) -> Server:
-    """Start `penstock serve` in front of an upstream; returns when it is ready."""
+    """Start `penstock serve` in front of an upstream; returns when it is ready. `rules`: keys and limits."""
     home = directory / name
     home.mkdir(parents=True, exist_ok=True)
     port, admin = free_port(), free_port()
     config = home / "gateway.toml"
-    config.write_text(
-        _CONFIG.format(
-            port=port,
-            admin=admin,
-            workers=workers,
-            upstream=upstream_port,
-            digest=hashlib.sha256(KEY.encode()).hexdigest(),
-        )
-    )
+    head = _CONFIG.format(port=port, admin=admin, workers=workers, upstream=upstream_port)
+    config.write_text(head + rules)
     server = Server(
         name,
         [python, "-m", "gateway", "serve", "-c", str(config)],

@@ -72,11 +72,12 @@ def wrk(
     seconds: float,
     connections: int = 32,
     cores: str = "1",
+    more: str = "",
 ) -> Load:
-    """Run wrk against `url`. Raises `Void` when anything but success was seen."""
+    """Run wrk against `url`; `more` is added to its Lua. Raises `Void` when anything but success was seen."""
     with tempfile.TemporaryDirectory() as directory:
         script, payload = Path(directory, "load.lua"), Path(directory, "body")
-        script.write_text(_SCRIPT)
+        script.write_text(_SCRIPT + more)
         payload.write_bytes(body)
         pinned = ["taskset", "-c", cores] if cores else []
         command = [*pinned, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "60s"]
