@@ -60,7 +60,7 @@ class Access(Stage):
                 _told(call, name, value)
         if rights.tags:
             call.tags = (*rights.tags, *call.tags)
-        if call.endpoint not in _MODELED or not call.model:
+        if call.endpoint not in _MODELED or not call.model or call.query:
             _name_model(call, rights)
         if rights.listed:
             self._check(call, principal, rights)
@@ -116,18 +116,20 @@ def _name_model(call: Call, rights: Rights) -> None:
     if call.endpoint == "models" and len(call.path) > len("/models/"):
         call.model = unquote(call.path[len("/models/") :])
         return
+    if rights.chosen and call.query:
+        for name, names in parse_qs(call.query.decode("ascii", "replace")).items():
+            for named in names if name.lower() == "model" else ():
+                if who := rights.model(named):
+                    message = f"{who} may not use the model `{named[:128]}`."
+                    raise PolicyError(message, code="policy_model_denied")
     in_path = _IN_PATH.match(call.path) or _IN_PATH.match(unquote(call.path))
     if in_path is not None:
         named = unquote(in_path.group(1))
         if call.model not in ("", named) and (who := rights.model(named)):
             raise PolicyError(f"{who} may not use the model `{named[:128]}`.", code="policy_model_denied")
         call.model = call.model or named
-    elif rights.chosen and not call.model:
-        for named in parse_qs(call.query.decode("ascii", "replace")).get("model", ()):
-            if who := rights.model(named):
-                raise PolicyError(f"{who} may not use the model `{named[:128]}`.", code="policy_model_denied")
-        if call.document is None and call.body:
-            _read_model(call)
+    elif rights.chosen and not call.model and call.document is None and call.body:
+        _read_model(call)
 
 
 def _read_model(call: Call) -> None:

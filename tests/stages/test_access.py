@@ -186,6 +186,7 @@ def test_a_model_in_the_path_is_found_however_the_path_is_written(path: str) -> 
         (b"model=o1", "policy_model_denied"),
         (b"mod%65l=%6f1", "policy_model_denied"),
         (b"a=b&model=gpt-4", ""),
+        (b"Model=o1", "policy_model_denied"),
         (b"x=o1", ""),
     ],
 )
@@ -193,6 +194,15 @@ def test_a_model_in_the_query_is_one_that_is_asked_for(query: bytes, verdict: st
     made = call("/realtime/calls", endpoint="other", body=b"v=0", key=GPT)
     made.query = query
     assert code(made) == verdict
+
+
+@pytest.mark.parametrize("path", ["/realtime/calls", "/chat/completions"])
+def test_a_model_in_the_query_is_asked_for_beside_the_one_in_the_body(path: str) -> None:
+    made = call(path, {"model": "gpt-4"}, key=GPT)
+    made.query = b"model=o1"
+    assert code(made) == "policy_model_denied"
+    made.query = b"api-version=1&model=gpt-4"
+    assert code(made) == ""
 
 
 def test_a_key_for_some_models_makes_no_batches_and_may_read_them() -> None:
