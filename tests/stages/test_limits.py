@@ -118,7 +118,10 @@ def test_the_request_beyond_the_limit_is_refused_and_says_all_about_it() -> None
     first = chat()
     error = refused(stage, [first, same(first), same(first)])
     assert error.code == "policy_rate_limited"
-    assert "2 requests in 60 s per key" in error.message and "0 requests left" in error.message
+    assert (
+        "2 requests in 60 s per key" in error.message
+        and "0 requests left, 1 request needed." in error.message
+    )
     assert error.retry_after is not None and 1 <= error.retry_after <= 61
     headers = dict(error.headers)
     assert headers[b"x-ratelimit-limit-requests"] == b"2"
@@ -384,7 +387,7 @@ def test_calls_of_one_caller_with_other_tags_are_counted_apart() -> None:
     for made, tags in zip(calls, (("a",), ("b",), ("b",)), strict=True):
         made.tags = tags
     error = refused(stage, calls)
-    assert "1 requests" in error.message and calls[1].hold is not None
+    assert "1 request " in error.message and calls[1].hold is not None
 
 
 def test_tokens_are_counted_by_side() -> None:

@@ -64,8 +64,9 @@ def _amount(rule: LimitRule, amount: int) -> str:
     if rule.unit == "usd":
         return f"${_dollars(amount)}"
     if rule.unit == "concurrent":
-        return f"{amount} calls at once"
-    return f"{amount} {rule.unit.replace('_', ' ')}"
+        return f"{amount} call{'s' * (amount != 1)} at once"
+    unit = rule.unit.replace("_", " ")
+    return f"{amount} {unit.removesuffix('s') if amount == 1 else unit}"
 
 
 def _dollars(micros: int) -> str:
