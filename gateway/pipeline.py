@@ -248,10 +248,11 @@ class Emitter:
         pieces = self._frames.feed(data) if self._frames is not None else [data]
         return b"".join([await self._emit_waiting(piece) for piece in pieces])
 
-    async def finish_waiting(self) -> bytes:
-        """The same as `finish` where at least one stage waits."""
+    async def finish_waiting(self, held: bytes) -> bytes:
+        """The same as `finish` where at least one stage waits, after what a tap still `held`."""
+        last = await self.feed_waiting(held) if held else b""
         rest = self._frames.flush() if self._frames is not None else b""
-        return await self._emit_waiting(rest) if rest else b""
+        return last + await self._emit_waiting(rest) if rest else last
 
     async def _emit_waiting(self, data: bytes) -> bytes:
         event: Any = Event(data)

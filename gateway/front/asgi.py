@@ -271,11 +271,7 @@ class _Filters:
 
     async def finish(self) -> bytes:
         rest = self._tap.finish() if self._tap is not None else b""
-        if self._emitter is not None:
-            if rest:
-                rest = await self._emitter.feed_waiting(rest)
-            rest += await self._emitter.finish_waiting()
-        return rest
+        return rest if self._emitter is None else await self._emitter.finish_waiting(rest)
 
 
 def _solo() -> ASGIApp:

@@ -57,13 +57,7 @@ class Intake:
         call.query = head.query
         call.origin = head
         call.trace = head.trace
-        # As `stamp` does, without the frame.
-        self._count += 1
-        call.id = f"{self._prefix}{self._count:08x}"
-        call.received = received
-        call.wall = received + self._skew
-        call.arrived = time.monotonic()
-        call.revision = self.live.pipeline.revision
+        self.stamp(call, received)
         return call
 
     def stamp(self, call: Call, received: float) -> None:

@@ -76,11 +76,7 @@ class Stream:
     async def rest(self) -> bytes:
         """What tap and stages still held."""
         rest = self._tap.finish() if self._tap is not None else b""
-        if self._emitter is not None:
-            if rest:
-                rest = await self._emitter.feed_waiting(rest)
-            rest += await self._emitter.finish_waiting()
-        return rest
+        return rest if self._emitter is None else await self._emitter.finish_waiting(rest)
 
     def end(self, rest: bytes) -> None:
         """The last bytes."""
