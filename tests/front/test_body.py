@@ -60,6 +60,8 @@ def test_numbers_that_no_double_holds_are_json_and_stay_as_they_are(padding: byt
         b'{"model":"m","x":1e400,"y":NaN}',
         b'{"model":"m","x":1e400,"y":"\\ud800"}',
         b'{"model":"m","x":01e400}',
+        b'{"model":"m","x":1e400,"y":"' + b'\\"' * 100_000,
+        b'{"model":"m","x":1e400,"y":"%b"}' % (b"a" * 300_000),
         b'{"model":"a","x":1e400,"model":"b"}',
         b'{"model":"m","x":"\\ud800"}',
         b'{"model":"m"',
