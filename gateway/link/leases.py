@@ -27,9 +27,10 @@ from typing import Any
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, LimitRule, Standing
 from gateway.link.bucket import REQUESTS, LeasedBucket
+from gateway.link.standing import Standings
 from gateway.link.stock import Stock
 from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop, unanswered, unavailable
-from gateway.stores.leases import Authority, bounds
+from gateway.stores.leases import Authority
 
 PATIENCE = 1.0  # seconds a call waits for the authority
 MOST_WAITING = 4096  # calls that may wait at once
@@ -54,14 +55,15 @@ class LeaseClient:
         prompt: bool = False,
     ) -> None:
         self._clock = clock
-        self._wall = wall
         self._later = later
         self._stock = Stock(send, clock, wall, later, prompt)
+        self._standings = Standings(wall)
         self._touch = self._stock.touch
         self.counts = {} if counts is None else counts
         self.degraded = False  # the store that replicas share is lost: `on_store_loss` holds
         self._waiters: dict[int, Waiter] = {}
         self._last_id = 0
+        self._watching = False  # a timer looks at those who have waited for long
 
     # ------------------------------------------------------------------ the port
 
@@ -135,12 +137,13 @@ class LeaseClient:
         hold.settled = True
         charges: Charges = hold.charges
         amounts = (0, tokens, micros, 0, input, output)  # by kind
+        era = self._stock.era
         for bucket, held in charges:
             kind = bucket.kind
             if kind == REQUESTS:
                 continue
             used = amounts[kind]
-            bucket.active = True
+            bucket.era = era
             if used <= held:
                 bucket.spent += used
                 bucket.free += held - used
@@ -150,19 +153,8 @@ class LeaseClient:
                 self._stock.give(bucket, held - used)
 
     def standing(self, bucket: Any) -> Standing:
-        """How a bucket stands as far as is known here; what other workers hold counts as used."""
-        rule = bucket.rule
-        remaining = min(max(bucket.left + bucket.free, 0), rule.amount)
-        reset = rule.seconds if remaining < rule.amount else 0.0
-        if rule.calendar:
-            now = self._wall()
-            if now >= bucket.ends:
-                bucket.ends = bounds(rule.calendar, now, rule.zone)[1]
-            reset = bucket.ends - now
-        elif rule.burst:  # flows back at the rate of the limit
-            remaining = min(remaining, rule.burst)
-            reset = (rule.burst - remaining) * rule.seconds / rule.amount
-        return Standing(rule.amount, remaining, reset)
+        """How a bucket stands as far as is known here; see `standing.Standings`."""
+        return self._standings.of(bucket)
 
     @property
     def buckets(self) -> int:
@@ -177,14 +169,15 @@ class LeaseClient:
         if len(self._waiters) >= MOST_WAITING:
             done(self._without_answer(waiter))
         else:
-            waiter.timer = self._later(PATIENCE, lambda: self._expire(waiter))
+            now = self._clock()
+            waiter.until = now + PATIENCE
+            self._watch(now, waiter.until)
             self._enquire(waiter)
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
         """Nobody waits any more: what is granted later becomes free."""
-        if self._waiters.pop(waiter.id, None) and waiter.timer:
-            waiter.timer.cancel()
+        self._waiters.pop(waiter.id, None)
 
     def release(self, hold: Hold) -> None:
         """Undo a hold that nobody used; its request too, unless that is already reported."""
@@ -211,14 +204,19 @@ class LeaseClient:
         needs = [self._stock.need(bucket, amount, now) for bucket, amount in waiter.charges]
         self._stock.ask(waiter.id, needs)
 
-    def _finish(self, waiter: Waiter, outcome: Outcome) -> None:
-        if waiter.timer:
-            waiter.timer.cancel()
-        waiter.done(outcome)
+    def _watch(self, now: float, until: float) -> None:
+        """One timer for all who wait: most of them have their answer long before."""
+        if not self._watching:
+            self._watching = True
+            self._later(max(until - now, 0.001), self._expire)
 
-    def _expire(self, waiter: Waiter) -> None:
-        if self._waiters.pop(waiter.id, None):
-            waiter.done(self._without_answer(waiter))
+    def _expire(self) -> None:
+        self._watching, now = False, self._clock()
+        for waiter in [each for each in self._waiters.values() if each.until <= now]:
+            if self._waiters.pop(waiter.id, None):
+                waiter.done(self._without_answer(waiter))
+        if self._waiters:
+            self._watch(now, min([waiter.until for waiter in self._waiters.values()]))
 
     def _without_answer(self, waiter: Waiter) -> Hold | FaultError:
         for bucket, amount in waiter.charges:
@@ -238,8 +236,8 @@ class LeaseClient:
             elif self.degraded and bucket.rule.on_store_loss == "closed" and not bucket.shadow:
                 raise unavailable(bucket.rule)
             elif not bucket.shadow:
-                remaining = max(bucket.denied_left + bucket.free, 0)
-                return Denial(bucket.rule, bucket.value, remaining, max(bucket.retry_at - now, 0.0))
+                remaining = max(bucket.denied.left + bucket.free, 0)
+                return Denial(bucket.rule, bucket.value, remaining, max(bucket.denied.retry_at - now, 0.0))
         return None if unknown else self._overdraw(charges, tokens, micros, "shadow")
 
     def _overdraw(self, charges: Charges, tokens: int, micros: int, why: str) -> Hold:
@@ -284,7 +282,7 @@ class LeaseClient:
         if outcome is None:  # something became free here meanwhile: ask again, this time with it
             self._enquire(waiter)
         else:
-            self._finish(waiter, outcome)
+            waiter.done(outcome)
 
 
 def local(authority: Authority, counts: dict[tuple[str, ...], float] | None = None) -> LeaseClient:

@@ -17,6 +17,14 @@ REPORT = 0.1  # seconds between reports of what was used
 # Seconds after which an unused lease goes back. Whoever is in want gets it before, by a recall; a caller who
 # comes every few seconds need not ask each time.
 IDLE = 15.0
+# Time is counted in eras; a bucket has stayed unused when so many have passed since the one it was used in.
+_ERA = IDLE / 2
+_SHORT = 2
+# A lease that is little beside what is left stays for a minute: nobody lacks it, and callers who come now and
+# then find it again. Not with so many buckets that the authority could come to its bound by them.
+_LONG = 8
+_LITTLE = 64
+CROWDED = 50_000
 ANSWER = 0.25  # seconds in which the authority is expected to answer
 
 
@@ -38,17 +46,15 @@ class Stock:
         self._prompt = prompt
         # All buckets somebody refers to; and those with a lease or something to report, kept alive.
         self._known: WeakValueDictionary[str, LeasedBucket] = WeakValueDictionary()
-        self._live: dict[str, LeasedBucket] = {}
+        # Each of the latter stands once, under the era in which it is to be looked at.
+        self._due: dict[int, list[LeasedBucket]] = {}
+        self.size = 0  # how many buckets have a lease or something to report
+        self.era = 0
         self._dirty: list[LeasedBucket] = []
         self._freed: dict[str, LeasedBucket] = {}
         self._asks: list[list[Any]] = []
         self._pumping = self._ticking = False
-        self._swept = 0.0
-
-    @property
-    def size(self) -> int:
-        """How many buckets have a lease or something to report."""
-        return len(self._live)
+        self._era_began = 0.0
 
     def find(self, name: str) -> LeasedBucket | None:
         """The bucket of that name, if anybody still has it."""
@@ -61,21 +67,24 @@ class Stock:
         if bucket is None:
             bucket = self._known[name] = LeasedBucket(name, rule, value)
         elif bucket.rule is not rule:
-            bucket.rule, bucket.shadow = rule, rule.mode == "shadow"
+            bucket.rule = rule
         return bucket
 
     def touch(self, bucket: LeasedBucket, amount: int) -> None:
         """The first request since a report, or the stock runs low."""
-        now = self._clock()
-        bucket.seen = now
+        bucket.era = self.era
         if bucket.low == CLEAN and bucket.kind == REQUESTS:
             if not bucket.dirty:
                 bucket.dirty = True
                 self._dirty.append(bucket)
             if not (bucket.live and self._ticking):
                 self._keep(bucket)
+            if bucket.free >= bucket.stock >> 1:
+                bucket.low = bucket.stock >> 1
+                return
+        now = self._clock()
         bucket.low = -1
-        if now < bucket.asking_until or now < bucket.denied_until or now < bucket.tight_until:
+        if now < bucket.asking_until or now < bucket.denied.until or now < bucket.tight_until:
             return
         if bucket.free < bucket.stock // 2:
             bucket.asking_until = now + ANSWER
@@ -87,18 +96,31 @@ class Stock:
     def _keep(self, bucket: LeasedBucket) -> None:
         if not bucket.live:
             bucket.live = True
-            self._live[bucket.name] = bucket
+            if not self.size:  # nobody has counted eras meanwhile
+                self._era_began = self._clock()
+            self.size += 1
+            self._look(bucket, self.era + _SHORT + 1)
         self._tick_later()
+
+    def _look(self, bucket: LeasedBucket, era: int) -> None:
+        due = self._due.get(era)
+        if due is None:
+            due = self._due[era] = []
+        due.append(bucket)
 
     def give(self, bucket: LeasedBucket, units: int) -> None:
         """Something was settled, and `units` became free."""
-        now = bucket.seen = self._clock()
+        bucket.era = self.era
         if not bucket.dirty:
             bucket.dirty = True
             self._dirty.append(bucket)
         if not (bucket.live and self._ticking):
             self._keep(bucket)
-        if units > 0 and now < bucket.tight_until:
+        if not bucket.tight_until:
+            return
+        if self._clock() >= bucket.tight_until:
+            bucket.tight_until = 0.0
+        elif units > 0:
             self._freed[bucket.name] = bucket
             self._soon()
 
@@ -128,7 +150,7 @@ class Stock:
                 self._post({"t": "return", "units": [[answer[0], answer[1], 0, 0]], "recall": False})
                 continue
             bucket.granted(answer, now)
-            bucket.seen = now
+            bucket.era = self.era
             self._keep(bucket)
             if not waited and answer[1] and now < bucket.tight_until:
                 self.give(bucket, answer[1])
@@ -138,13 +160,13 @@ class Stock:
         now = self._clock()
         for answer in answers:
             if bucket := self._known.get(answer[0]):
-                bucket.denied(answer, now)
+                bucket.refused(answer, now)
 
     def hear(self, opened: Iterable[str], left: Iterable[tuple[str, int]]) -> None:
         """Refusals to forget, and how buckets stand."""
         for name in opened:
             if bucket := self._known.get(name):
-                bucket.denied_until = 0.0
+                bucket.denied = bucket.denied._replace(until=0.0)
         for name, units in left:
             if bucket := self._known.get(name):
                 bucket.left = units
@@ -199,10 +221,11 @@ class Stock:
         self._ticking = False
         self._report()
         now = self._clock()
-        if now - self._swept >= IDLE / 2:
-            self._swept = now
-            self._sweep(now)
-        if self._live:
+        if now - self._era_began >= _ERA:
+            self._era_began = now
+            self.era += 1
+            self._sweep(self._due.pop(self.era, []))
+        if self.size:
             self._tick_later()
 
     def _report(self) -> None:
@@ -220,17 +243,18 @@ class Stock:
         if used:
             self._post({"t": "used", "used": used})
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, due: list[LeasedBucket]) -> None:
         """Give back what nobody has used for a while."""
-        idle = []
-        for bucket in self._live.values():
-            if bucket.active:
-                bucket.active, bucket.seen = False, now
-            elif now - bucket.seen >= IDLE and not bucket.dirty:
+        era, crowded, idle = self.era, self.size > CROWDED, []
+        for bucket in due:
+            little = 0 < bucket.free * _LITTLE <= bucket.left and not crowded
+            until = bucket.era + (_LONG if little else _SHORT) + 1
+            if until > era:
+                self._look(bucket, until)
+            else:
                 idle.append(bucket)
+                bucket.live = False
+        self.size -= len(idle)
         units = [self._handed_back(bucket) for bucket in idle if bucket.free]
-        for bucket in idle:
-            bucket.live = False
-            del self._live[bucket.name]
         if units:
             self._post({"t": "return", "units": units, "recall": False})

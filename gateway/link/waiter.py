@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, LimitRule
 
 Charges = tuple[tuple[Any, int], ...]  # of LeasedBucket and amount; Any, as the port knows only Bucket
 Outcome = Hold | Denial | FaultError
+Later = Callable[[float, Callable[[], None]], object]  # in so many seconds
 
 
-class Timer(Protocol):
-    """What `Later` gives: asyncio's TimerHandle."""
-
-    def cancel(self) -> None:
-        """Don't call."""
-
-
-Later = Callable[[float, Callable[[], None]], Timer]
-
-
-def by_loop(delay: float, call: Callable[[], None]) -> Timer:
+def by_loop(delay: float, call: Callable[[], None]) -> object:
     """Call after `delay` seconds, by the running event loop."""
     return asyncio.get_running_loop().call_later(delay, call)
 
@@ -31,7 +22,7 @@ def by_loop(delay: float, call: Callable[[], None]) -> Timer:
 class Waiter:
     """`done` is called once with the outcome, unless the waiter is abandoned."""
 
-    __slots__ = ("charges", "done", "id", "micros", "timer", "tokens")
+    __slots__ = ("charges", "done", "id", "micros", "tokens", "until")
 
     def __init__(self, charges: Charges, tokens: int, micros: int, done: Callable[[Outcome], None]) -> None:
         self.id = 0
@@ -39,7 +30,7 @@ class Waiter:
         self.tokens = tokens
         self.micros = micros
         self.done = done
-        self.timer: Timer | None = None
+        self.until = 0.0  # seconds of the client's clock
 
 
 def unavailable(rule: LimitRule) -> FaultError:
