@@ -53,10 +53,12 @@ def ample(call: Call, terms: Terms) -> tuple[int, ...] | None:
             return None
     # As `Prompt.most`, of the whole body.
     input = (len(call.body) * 23 >> 5) + 4 * len(messages) + 16 + habit.overhead
-    dearest_in, dearest_out, request = terms.rates
+    form, buckets = terms.form, terms.buckets
+    dearest_in, dearest_out, request = form.rates
     micros = request - (-(input * dearest_in + output * dearest_out) // SCALE)
     amounts = (1, input + output, micros, 1, input, output)
-    for bucket, unit in terms.measured:
+    for place, unit in form.measured:
+        bucket = buckets[place]
         if amounts[unit] * AMPLE > bucket.left + bucket.free:
             return None
     return amounts

@@ -11,8 +11,9 @@ from gateway.core.endpoints import BOUNDS, GENERATING
 from gateway.core.prompt import DENSEST, Prompt, density, measure
 from gateway.core.tokens import estimate
 from gateway.stages.limits.ample import WELL
+from gateway.stages.limits.form import OUTPUT, TOKENS, USD
 from gateway.stages.limits.habit import ENOUGH
-from gateway.stages.limits.terms import OUTPUT, TOKENS, USD, Terms
+from gateway.stages.limits.terms import Terms
 
 DEFAULT_OUTPUT = 1024  # tokens of an answer whose length nobody bounds and nobody has learned yet
 PLENTY = 8  # a claim is small where so many of it would fit into what is left
@@ -45,7 +46,7 @@ class Claim:
         self.answers = 1
         self.most = self.bound = self.output = 0
         self.stated = False
-        if terms.measured:
+        if terms.form.measured:
             self.turn = terms.habits[0].turn
             self.prompt = prompt = measure(call.body, document, call.model)
             size, messages, attached = prompt
@@ -84,12 +85,14 @@ class Claim:
 
     def micros(self) -> int:
         """The most they can cost, in micro-dollars, rounded up."""
-        dearest_in, dearest_out, request = self.terms.rates
+        dearest_in, dearest_out, request = self.terms.form.rates
         return request - (-(self.input * dearest_in + self.output * dearest_out) // SCALE)
 
     def plenty(self, amounts: tuple[int, ...]) -> bool:
         """Whether what it takes is little beside what is left, as far as is known here."""
-        for bucket, unit in self.terms.measured:
+        buckets = self.terms.buckets
+        for place, unit in self.terms.form.measured:
+            bucket = buckets[place]
             if amounts[unit] * PLENTY > bucket.left + bucket.free:
                 return False
         return True
@@ -144,9 +147,8 @@ class Claim:
         if not self.stated:
             return least
         share = PLENTY if self.terms.usual() else _UNLEARNED
-        room = min(
-            [self._room(bucket.left + bucket.free, unit, share) for bucket, unit in self.terms.measured]
-        )
+        buckets = [(self.terms.buckets[place], unit) for place, unit in self.terms.form.measured]
+        room = min([self._room(bucket.left + bucket.free, unit, share) for bucket, unit in buckets])
         return max(min(self.most, room) // self.answers * self.answers, least)
 
     def _room(self, left: int, unit: int, share: int) -> int:
@@ -156,7 +158,7 @@ class Claim:
             return part - self.input
         if unit == OUTPUT:
             return part
-        rates = self.terms.rates
+        rates = self.terms.form.rates
         if unit == USD and rates.output:
             return ((part - rates.request) * SCALE - self.input * rates.input) // rates.output
         return _MOST_OUTPUT

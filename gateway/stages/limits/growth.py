@@ -8,8 +8,8 @@ from gateway.core.limit import Bucket, Denial, Hold
 from gateway.core.ports import Leases
 from gateway.core.usage import Usage
 from gateway.stages.limits.claim import Claim
+from gateway.stages.limits.form import USD
 from gateway.stages.limits.refusal import cut
-from gateway.stages.limits.terms import USD
 
 _DENSITY = 0.35  # tokens per byte of generated text, until it is learned: prose has 0.25
 _DENSEST = 4.0
@@ -67,13 +67,14 @@ class Growth:
         return denial
 
     def _more(self, tokens: int) -> Denial | None:
-        rate = self._claim.terms.rates.output
+        terms = self._claim.terms
+        rate = terms.form.rates.output
         micros = -(-tokens * rate // SCALE)
         charges: list[tuple[Bucket, int]] = []
-        for bucket, unit in self._claim.terms.growing:
+        for place, unit in terms.form.growing:
             amount = micros if unit == USD else tokens
             if amount:
-                charges.append((bucket, amount))
+                charges.append((terms.buckets[place], amount))
         self._waiting, self._denial = True, None
         said: list[Denial] = []
 

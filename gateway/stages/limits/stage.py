@@ -11,12 +11,14 @@ from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.principal import Principal
 from gateway.core.reply import Reply
+from gateway.core.route import Plan
 from gateway.core.usage import PROVIDER, UNKNOWN
 from gateway.stages.limits.ample import ample
 from gateway.stages.limits.claim import Claim
+from gateway.stages.limits.form import Form
 from gateway.stages.limits.growth import Growth
 from gateway.stages.limits.refusal import refused, unpriced
-from gateway.stages.limits.terms import Compiler, Terms
+from gateway.stages.limits.terms import MODEL, Compiler, Terms
 from gateway.stages.limits.told import wire
 
 Charges = tuple[tuple[Bucket, int], ...]
@@ -39,29 +41,30 @@ class Limits(Stage):
         """Reserve; an awaitable only where the authority has to be asked. Raises `PolicyError` (429, 403)."""
         principal, plan, model = call.principal, call.plan, call.model
         assert principal is not None and plan is not None, "auth and route come first"
-        if len(model) > 128:
-            model = model[:128]
-        name: Any = (model, plan.targets[0].backend)
-        if self._tagged:
-            name = (*name, call.tags)
+        # As a rule the call is like the caller's last one.
         seen = principal.memo.get("limits")
-        known = seen[1] if seen is not None and seen[0] is self else self._forget(principal)
-        terms = known.get(name)
-        if terms is None or terms.plan is not plan:
-            terms = self._compiler.compile(principal, call, known, name)
-        if model and not terms.priced:
+        if (
+            seen is None
+            or seen[0] is not self
+            or (terms := seen[2]).plan is not plan
+            or terms.model != model
+            or (self._tagged and terms.tags != call.tags)
+        ):
+            terms = self._terms(principal, call, plan)
+        form: Form = terms.form
+        if model and not form.priced:
             call.reasons["price"] = "unknown"
-        if terms.unpriced and model:
-            self._unpriced(call, terms)
+        if form.unpriced and model:
+            self._unpriced(call, form)
         if not model or call.document is None:
             return self._unmeasured(call, terms)
-        if terms.measured and (bounds := ample(call, terms)) is not None:
-            charges = tuple(zip(terms.buckets, terms.amounts(bounds), strict=False))
+        if form.measured and (bounds := ample(call, terms)) is not None:
+            charges = tuple(zip(terms.buckets, form.amounts(bounds), strict=False))
             taken = self._leases.try_take(charges, bounds[1], bounds[2])
             if type(taken) is Hold:
                 taken.output = bounds[5]
                 call.hold = taken
-                call.memo["ratelimit"] = wire(terms.shown)
+                call.memo["ratelimit"] = wire(form.shown, terms.buckets)
                 if self._leases.degraded:
                     _say_lost(call)
                 return None
@@ -70,10 +73,10 @@ class Limits(Stage):
             call.hold = Hold(claim.tokens, claim.micros())
             return None
         amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
-        if terms.measured and not claim.plenty(amounts):
+        if form.measured and not claim.plenty(amounts):
             claim.moderate(call)
             amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
-        charges = tuple(zip(terms.buckets, terms.amounts(amounts), strict=False))
+        charges = tuple(zip(terms.buckets, form.amounts(amounts), strict=False))
         taken = self._leases.try_take(charges, amounts[1], amounts[2])
         if type(taken) is Hold:
             taken.output = claim.output
@@ -81,24 +84,31 @@ class Limits(Stage):
             return None
         return self._haggle(call, terms, claim, charges, taken)
 
-    def _forget(self, principal: Principal) -> dict[object, Terms]:
-        """What was compiled for another revision's rules."""
-        known: dict[object, Terms] = {}
-        principal.memo["limits"] = (self, known)
-        return known
+    def _terms(self, principal: Principal, call: Call, plan: Plan) -> Terms:
+        """Looked up or compiled; those of another revision's rules are forgotten."""
+        name: Any = (call.model[:MODEL], plan.targets[0].backend)
+        if self._tagged:
+            name = (*name, call.tags)
+        seen = principal.memo.get("limits")
+        known: dict[object, Terms] = seen[1] if seen is not None and seen[0] is self else {}
+        terms = known.get(name)
+        if terms is None or terms.plan is not plan:
+            terms = self._compiler.compile(principal, call, known, name)
+        principal.memo["limits"] = (self, known, terms)
+        return terms
 
-    def _unpriced(self, call: Call, terms: Terms) -> None:
-        for rule in terms.unpriced:
+    def _unpriced(self, call: Call, form: Form) -> None:
+        for rule in form.unpriced:
             counted = ("limits", rule.id, "unpriced")
             self._counts[counted] = self._counts.get(counted, 0) + 1
         call.reasons["limits"] = "unpriced"
-        if terms.barred is not None:
-            call.reasons["limit"] = terms.barred.id
-            raise unpriced(terms.barred, call.model)
+        if form.barred is not None:
+            call.reasons["limit"] = form.barred.id
+            raise unpriced(form.barred, call.model)
 
     def _unmeasured(self, call: Call, terms: Terms) -> Awaitable[None] | None:
         """A call that nobody can say anything of beforehand but that it is one."""
-        charges = tuple(zip(terms.buckets, terms.amounts((1, 0, 0, 1, 0, 0)), strict=False))
+        charges = tuple(zip(terms.buckets, terms.form.amounts((1, 0, 0, 1, 0, 0)), strict=False))
         taken = self._leases.try_take(charges) if charges else Hold(0, 0)
         if not isinstance(taken, Hold):
             return self._haggle(call, terms, None, charges, taken)
@@ -133,13 +143,13 @@ class Limits(Stage):
         unit = denial.rule.unit
         if claim is not None and unit not in ("requests", "concurrent") and claim.less(call):
             amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
-            return tuple(zip(terms.buckets, terms.amounts(amounts), strict=False))
+            return tuple(zip(terms.buckets, terms.form.amounts(amounts), strict=False))
         counted = ("limits", denial.rule.id, "refused")
         self._counts[counted] = self._counts.get(counted, 0) + 1
         call.reasons["limit"] = denial.rule.id
         if self._leases.degraded:
             _say_lost(call)
-        raise refused(denial, charges, wire(terms.shown))
+        raise refused(denial, charges, wire(terms.form.shown, terms.buckets))
 
     # -- the hold
 
@@ -148,15 +158,15 @@ class Limits(Stage):
         call.hold = hold
         if self._leases.degraded:
             _say_lost(call)
-        if terms.shown:
-            call.memo["ratelimit"] = wire(terms.shown)
-        if claim is None or not terms.measured:
+        if terms.form.shown:
+            call.memo["ratelimit"] = wire(terms.form.shown, terms.buckets)
+        if claim is None or not terms.form.measured:
             return
         call.memo["claim"] = claim
         hold.output = claim.output
         if claim.output < claim.most or not claim.most:
             claim.restrain(call)
-            if call.stream and terms.growing:
+            if call.stream and terms.form.growing:
                 call.memo["growth"] = Growth(call, hold, claim, self._leases, self._counts)
 
     def settle(self, call: Call) -> None:  # type: ignore[override]

@@ -3,78 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
-from typing import NamedTuple
 
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
 from gateway.core.generations import Generations
-from gateway.core.limit import UNITS, Bucket, LimitRule, counted
+from gateway.core.limit import Bucket, LimitRule, counted
 from gateway.core.parts import Parts
-from gateway.core.ports import Backend, Leases
+from gateway.core.ports import Backend
 from gateway.core.principal import Principal
 from gateway.core.route import Plan
+from gateway.stages.limits.form import Form
 from gateway.stages.limits.habit import Habit, Habits
-from gateway.stages.limits.told import Shown
 
-REQUESTS, TOKENS, USD, CONCURRENT, INPUT, OUTPUT = range(len(UNITS))
-_MEASURED = frozenset((TOKENS, USD, INPUT, OUTPUT))
+MODEL = 128  # characters of a model's name that count
 _MOST = 256  # of one principal: callers choose names of models, and tags
 _MOST_HABITS = 64
 _MOST_GROUPS = 1024  # twice
-
-
-class Rates(NamedTuple):
-    """The dearest prices of a plan's targets: 1e-6 micro-dollars a token, micro-dollars a call."""
-
-    input: int = 0
-    output: int = 0
-    request: int = 0
+_MOST_FORMS = 1024  # twice
 
 
 class Terms:
-    """Of one principal, model, plan and set of tags.
+    """Of one principal, model, plan and set of tags; `form` is what it has in common with others.
 
-    `amounts` picks a call's amounts for `buckets` out of those of all units (`core.limit.UNITS`). `measured`
-    are those buckets, with the place of their unit, that hold tokens or money and refuse what does not fit;
-    `growing` those that a longer answer takes more of. `cap` is the most an answer can have (0: not known).
-    `unpriced` are rules of money that the plan escapes, as a model in it has no price; `barred` is one of
-    them that refuses such calls.
+    `cap` is the most an answer can have (0: not known). `habits` are the key's, its tenant's, all callers'.
     """
 
-    __slots__ = (
-        "amounts", "barred", "buckets", "cap", "growing", "habits", "measured", "plan", "priced", "rates",
-        "shown", "unpriced",
-    )  # fmt: skip
+    __slots__ = ("buckets", "cap", "form", "habits", "model", "plan", "tags")
 
-    def __init__(
-        self, plan: Plan, buckets: Sequence[Bucket], prices: Sequence[Price | None], leases: Leases
-    ) -> None:
-        units = [UNITS.index(bucket.rule.unit) for bucket in buckets]
+    def __init__(self, call: Call, plan: Plan, buckets: Sequence[Bucket], form: Form, cap: int) -> None:
         self.plan = plan
+        self.model = call.model[:MODEL]
+        self.tags = call.tags
         self.buckets = tuple(buckets)
-        # Always of two or more, so that it gives a tuple; `zip` stops at the last bucket.
-        self.amounts = itemgetter(*units, REQUESTS, REQUESTS)
-        enforced = [pair for pair in zip(buckets, units, strict=True) if pair[0].rule.mode == "enforce"]
-        told = ([bucket for bucket, unit in enforced if unit == u] for u in (REQUESTS, TOKENS))
-        self.shown = tuple([Shown(leases, *each) for each in told if each])
-        self.measured = tuple([pair for pair in enforced if pair[1] in _MEASURED])
-        self.growing = tuple(
-            [pair for pair in zip(buckets, units, strict=True) if pair[1] in _MEASURED and pair[1] != INPUT]
-        )
-        self.cap = 0
+        self.form = form
+        self.cap = cap
         self.habits: tuple[Habit, ...] = ()
-        self.priced = prices[0] is not None  # what the first target costs
-        known = [price for price in prices if price is not None]
-        self.rates = Rates(
-            max([max(price.rates[:4]) for price in known], default=0),
-            max([max(price.rates[4:]) for price in known], default=0),
-            max([price.request for price in known], default=0),
-        )
-        rules = [bucket.rule for bucket, unit in zip(buckets, units, strict=True) if unit == USD]
-        self.unpriced = tuple(dict.fromkeys(rules)) if None in prices else ()
-        refusing = [rule for rule in self.unpriced if rule.unpriced == "refuse" and rule.mode == "enforce"]
-        self.barred = refusing[0] if refusing else None
 
     def usual(self) -> int:
         """The learned length of an answer: the key's, the tenant's, that of all; 0 where nobody knows."""
@@ -98,6 +61,7 @@ class Compiler:
         self._groups: Generations[object, list[tuple[LimitRule, list[Bucket] | None]]] = Generations(
             _MOST_GROUPS
         )
+        self._forms: Generations[object, Form] = Generations(_MOST_FORMS)
         self.tagged = any(["tag" in rule.scope for rule in parts.limits])
 
     def compile(self, principal: Principal, call: Call, known: dict[object, Terms], name: object) -> Terms:
@@ -110,12 +74,20 @@ class Compiler:
             return terms
         if len(known) >= _MOST:
             known.clear()
-        terms = known[name] = Terms(
-            plan, self._buckets(principal, call), self._priced(call, plan), self._leases
-        )
-        terms.cap = self._caps.get(plan.alias, 0)
-        terms.habits = self._taken(principal, call.model[:128])
+        buckets = self._buckets(principal, call)
+        form, cap = self._form(call, plan, buckets), self._caps.get(plan.alias, 0)
+        terms = known[name] = Terms(call, plan, buckets, form, cap)
+        terms.habits = self._taken(principal, terms.model)
         return terms
+
+    def _form(self, call: Call, plan: Plan, buckets: Sequence[Bucket]) -> Form:
+        name = (plan.targets, call.model, call.alias, *[bucket.rule.id for bucket in buckets])
+        form = self._forms.young.get(name) or self._forms.find(name)
+        if form is None:
+            form = Form(buckets, self._priced(call, plan), self._leases)
+            if len(call.model) <= MODEL:
+                self._forms.keep(name, form)
+        return form
 
     def _taken(self, principal: Principal, model: str) -> tuple[Habit, ...]:
         own: dict[str, Habit] = principal.memo.setdefault("habits", {})
@@ -130,7 +102,7 @@ class Compiler:
     def _buckets(self, principal: Principal, call: Call) -> list[Bucket]:
         key, backend = principal.key, call.plan.targets[0].backend  # type: ignore[union-attr]
         values = {"tenant": key.tenant, "team": key.team, "user": key.user, "key": key.id}
-        values |= {"model": call.model[:128], "backend": backend}
+        values |= {"model": call.model[:MODEL], "backend": backend}
         group = (key.tenant, key.team, key.user, values["model"], backend, call.tags)
         known = self._groups.find(group)
         if known is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.core.limit import Bucket
 from gateway.core.ports import Leases
 
@@ -12,21 +14,22 @@ def up(number: float) -> int:
 
 
 class Shown:
-    """A bucket as `x-ratelimit-*` headers: what never changes of them is made once.
+    """A bucket as `x-ratelimit-*` headers, by its place among a caller's: what never changes is made once.
 
     `others` are buckets of the same unit: the tightest of them all is told.
     """
 
-    __slots__ = ("_leases", "amount", "any", "bucket", "part", "rivals", "sole", "whole")
+    __slots__ = ("_leases", "amount", "any", "part", "place", "rivals", "sole", "whole")
 
-    def __init__(self, leases: Leases, bucket: Bucket, *others: Bucket) -> None:
+    def __init__(self, leases: Leases, buckets: Sequence[Bucket], place: int, *others: int) -> None:
+        bucket = buckets[place]
         rule = bucket.rule
         name = b"x-ratelimit-%%b-%b: " % rule.unit.replace("_", "-").encode()
         limit, remaining, reset = (name % what for what in (b"limit", b"remaining", b"reset"))
         self._leases = leases
-        self.bucket = bucket
+        self.place = place
         self.amount = rule.amount
-        self.rivals = [Shown(leases, other) for other in others]
+        self.rivals = [Shown(leases, buckets, other) for other in others]
         # What is left can be read off the bucket itself, of this one and of its rivals.
         self.sole = not (rule.calendar or rule.burst) and leases.standing(bucket) is not None
         self.sole = self.sole and all([rival.sole for rival in self.rivals])
@@ -35,9 +38,9 @@ class Shown:
         self.whole = self.any % (rule.amount, 0)
         self.part = known + b"%d\r\n" + reset + b"%ds\r\n" % (up(rule.seconds) if rule.amount else 0)
 
-    def tightest(self) -> bytes:
+    def tightest(self, buckets: Sequence[Bucket]) -> bytes:
         """Of several buckets the one with the least left; one whose standing nobody knows says nothing."""
-        known = [(self._leases.standing(each.bucket), each) for each in (self, *self.rivals)]
+        known = [(self._leases.standing(buckets[each.place]), each) for each in (self, *self.rivals)]
         stated = [(standing, each) for standing, each in known if standing is not None]
         if not stated:
             return b""
@@ -45,24 +48,28 @@ class Shown:
         return best.any % (standing.remaining, up(standing.reset))
 
 
-def wire(shown: tuple[Shown, ...]) -> bytes:
+def wire(shown: tuple[Shown, ...], buckets: Sequence[Bucket]) -> bytes:
     """All headers of a call's limits, as a wire block."""
     block = b""
     for each in shown:
         if each.sole:  # as `Leases.standing` says, without the frames
-            best, left = each, each.bucket.left + each.bucket.free
+            bucket = buckets[each.place]
+            best, left = each, bucket.left + bucket.free
             if each.rivals:
-                best, left = _least(each, left)
+                best, left = _least(each, left, buckets)
             block += best.whole if left >= best.amount else best.part % (left if left > 0 else 0)
         else:
-            block += each.tightest()
+            block += each.tightest(buckets)
     return block
 
 
-def _least(first: Shown, left: int) -> tuple[Shown, int]:
+def _least(first: Shown, left: int, buckets: Sequence[Bucket]) -> tuple[Shown, int]:
     best, left = first, min(left, first.amount)
     for rival in first.rivals:
-        remaining = rival.bucket.left + rival.bucket.free
-        if min(remaining, rival.amount) < left:
-            best, left = rival, min(remaining, rival.amount)
+        bucket = buckets[rival.place]
+        remaining = bucket.left + bucket.free
+        if remaining > rival.amount:
+            remaining = rival.amount
+        if remaining < left:
+            best, left = rival, remaining
     return best, left
