@@ -45,11 +45,13 @@ class StreamedExchange:
         self._error: Exception | None = None
 
     def begin(self, response: httpx.Response) -> None:
-        """The head is here."""
+        """The head is here. Raises `ValueError` where it has no status that an answer can have."""
         self.first_byte_at = monotonic()
         self._response = response
         self._pieces = aiter(cast("AsyncIterator[bytes]", response.stream))
         self.status = response.status_code
+        if not 200 <= self.status <= 599:
+            raise ValueError("no status of an answer (RFC 9110, 15)")
         raw = [(name.lower(), value) for name, value in response.headers.raw]
         self.headers = end_to_end(raw)
         said = dict(raw)
@@ -153,6 +155,7 @@ class StreamedExchange:
     async def _finish(self) -> None:
         self._end(None)
         if self._response is not None:
+            spoil(self._response)
             await self._response.aclose()  # else httpcore never uses the connection again
 
     def _give_up(self, code: str) -> None:
@@ -176,6 +179,17 @@ class StreamedExchange:
             await self._response.aclose()
         if self.stream is not None:
             await reset(*self.stream)
+
+
+def spoil(response: httpx.Response) -> None:
+    """Have httpcore close a connection on which more came than this answer: it would take that for the next
+    one. Uses the insides of httpcore and the error state of h11.
+    """
+    state: Any = response.stream
+    for inner in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        state = getattr(state, inner, None)
+    if state is not None and state.trailing_data[0]:
+        state.send_failed()
 
 
 async def reset(connection: Any, stream_id: int, request: Any) -> None:

@@ -248,6 +248,18 @@ def test_an_answer_comes_back_byte_for_byte_with_its_usage() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("more", [{}, {"http2": True}])
+@pytest.mark.parametrize("kind", [b"", b"content-type: text/event-stream\r\n"])
+def test_an_answer_without_a_body_does_not_come_in_pieces(kind: bytes, more: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        head = b"HTTP/1.1 204 No Content\r\n%b\r\n" % kind
+        async with upstream(lambda seen: head) as up, backend(up.port, **more) as asked:
+            answer = await asked.ask(call(value=CHAT), UP)
+            assert (answer.status, answer.body, answer.source) == (204, b"", None)
+
+    run(scenario())
+
+
 STATED = b'"usage":{"prompt_tokens":11,"completion_tokens":7}}'
 
 

@@ -200,6 +200,26 @@ def test_a_connection_that_closed_while_idle_is_replaced(way: Way) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("answer", [HELLO, CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", b"HTTP/1.1 204 No\r\n\r\n"])
+@pytest.mark.parametrize("more", [b"x", b"\r\n\r\n", b"HTTP/1.1 2", OK + b"Content-Length: 6\r\n\r\npoison"])
+def test_what_an_upstream_sends_behind_an_answer_is_nobodys_answer(
+    way: Way, answer: bytes, more: bytes
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(answer + more)
+        await answering(peer)
+
+    async def scenario() -> None:
+        async with way(script) as (there, _):
+            for _ in range(2):
+                assert (await whole(there))[1] in (b"hello", b"")
+            exchange, body = await whole(there)
+            assert (exchange.status, body) in ((200, b"hello"), (204, b""))
+
+    run(scenario())
+
+
 def test_large_bodies_pass_both_ways(way: Way) -> None:
     async def scenario() -> None:
         async def script(peer: Peer) -> None:
@@ -285,6 +305,7 @@ def test_an_upstream_that_stalls_is_given_up(
         (b"SSH-2.0-OpenSSH_9\r\n\r\n", "upstream_protocol_error"),
         (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", "upstream_protocol_error"),
         (OK + b"X: a\x00b\r\n\r\n", "upstream_protocol_error"),
+        (b"HTTP/1.1 999 Odd\r\nContent-Length: 2\r\n\r\nab", "upstream_protocol_error"),
         (CHUNKED + b"xyz\r\nabc\r\n", "upstream_protocol_error"),
         (OK + b"X: " + b"v" * 200_000 + b"\r\n\r\n", "upstream_protocol_error"),
     ],

@@ -36,6 +36,7 @@ MAX_MODELS = 10_000
 _CHAT = frozenset(("chat/completions", "completions"))
 _METHODS = {name: name.encode() for name in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")}
 _REFUSED = frozenset((401, 403, 429))
+_EMPTY = frozenset((204, 304))  # no body comes (RFC 9110, 6.4.1), so that it can't come in pieces
 
 
 class Way(NamedTuple):
@@ -210,7 +211,7 @@ class HttpBackend:
         status, kind, coding, wire = exchange.status, exchange.kind.lower(), exchange.coding, exchange.onward
         headers = self._headers(exchange) if wire is None else []
         reply = Reply(status, headers, source=exchange, wire=self._scrub(wire or b""))
-        if kind.startswith(b"text/event-stream"):
+        if kind.startswith(b"text/event-stream") and status not in _EMPTY:
             tap: Tap = self._tap(call, hide)
             if coding.lower() in (b"gzip", b"x-gzip", b"deflate"):
                 tap = InflatingTap(self._tap(call, hide), coding.decode())
@@ -220,7 +221,7 @@ class HttpBackend:
             reply.tap = tap if call.method == "POST" else None
             return reply
         document = kind == b"application/json" or kind.startswith(b"application/json;")
-        if not (document or exchange.done_at or (exchange.length or WHOLE) <= SMALL):
+        if not (document or exchange.done_at or status in _EMPTY or (exchange.length or WHOLE) <= SMALL):
             return reply
         body = await exchange.collect(WHOLE)
         if body is None:
