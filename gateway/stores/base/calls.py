@@ -58,6 +58,10 @@ class SqlCalls:
     def _refused(self, db: Tables, sheets: Sequence[Sheet]) -> None:
         raise NotImplementedError
 
+    def _roll(self, db: Tables) -> int:
+        """Sum up the next rows by hour; how many."""
+        return rollups.roll(db, self._replica)
+
     def _drop_calls(self, db: Tables, before_ms: int) -> bool:
         """Remove calls from before then that are in sums, a bounded number; whether there are more."""
         raise NotImplementedError
@@ -95,7 +99,7 @@ class SqlCalls:
             self._refused(db, sheets)
             if behind >= rollups.STEP:
                 for _ in range(1 if behind < 2 * rollups.STEP else _STEPS):
-                    behind -= rollups.roll(db, self._replica)
+                    behind -= self._roll(db)
                 rollups.coarsen(db, self._replica)
                 rollups.sum_days(db, self._replica, 0)
         self._behind = max(behind, 0)
@@ -155,7 +159,7 @@ class SqlCalls:
         today = int(now) // 86_400
         if self._behind or self._today != today:
             with self._booking() as db:
-                rolled = rollups.roll(db, self._replica)
+                rolled = self._roll(db)
                 more = rolled == rollups.STEP or rollups.coarsen(db, self._replica)
                 more = more or rollups.sum_days(db, self._replica, today)
             self._behind = max(self._behind - rolled, 0) if more else 0

@@ -22,12 +22,13 @@ _ROLL = (
     " GROUP BY e.label, e.ts / 3600000"
 )
 # A call counts under each of its tags.
-_ROLL_TAGS = (
+TAGS_ROLLED = (
     f"INSERT INTO tag_hours (replica, hour, tag, label, calls, {_NAMES})"
     f" SELECT {{replica:d}}, e.ts / 3600000, t.tag, e.label, count(*), {_TOTALS}"
     f" {_ENTRIES.format(tags=' JOIN tagged t ON t.tagset = e.tagset')} AND e.tagset <> 0"
     " GROUP BY e.label, e.ts / 3600000, t.tag"
 )
+ROLLED = "UPDATE replicas SET rolled = ? WHERE n = ?"
 _HOURS = "WHERE replica = ? AND n > ? AND n <= ?"
 _SUM = (
     f"INSERT INTO days (replica, n, day, label, calls, {_NAMES})"
@@ -68,8 +69,8 @@ def roll(db: Tables, replica: int) -> int:
     upto, count = _next(db, "entries", replica, rolled, STEP)
     if count:
         db.execute(_ROLL.format(replica=replica), (replica, rolled, upto))
-        db.execute(_ROLL_TAGS.format(replica=replica), (replica, rolled, upto))
-        db.execute("UPDATE replicas SET rolled = ? WHERE n = ?", (upto, replica))
+        db.execute(TAGS_ROLLED.format(replica=replica), (replica, rolled, upto))
+        db.execute(ROLLED, (upto, replica))
     return count
 
 

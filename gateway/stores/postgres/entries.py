@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.core.sheet import Sheet
-from gateway.stores.base.entries import Shared, present, values
+from gateway.stores.base.entries import Shared, written
 from gateway.stores.postgres.connection import Session
 
 
@@ -28,14 +28,15 @@ class Entries:
         return sum(sheet.size for sheet in sheets)
 
     def _copy(self, session: Session, sheet: Sheet, replica: int, day: int) -> None:
-        names = present(sheet)
         tagsets = self._shared.tagsets(sheet)
         labels = self._shared.labels(sheet, tagsets)
+        shared, own = written(sheet)
         columns = [[replica] * sheet.size, [day] * sheet.size, labels, tagsets or [0] * sheet.size]
-        into = ", ".join(("replica", "day", "label", "tagset", *names))
+        columns += [[value] * sheet.size for value in shared.values()]
+        into = ", ".join(("replica", "day", "label", "tagset", *shared, *own))
         with (
             session.connection.cursor() as cursor,
             cursor.copy(f"COPY entries ({into}) FROM STDIN".encode()) as copy,
         ):
-            for row in zip(*columns, *values(sheet, names), strict=True):
+            for row in zip(*columns, *own.values(), strict=True):
                 copy.write_row(row)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.core.errors import LedgerError
 from gateway.core.sheet import Sheet
-from gateway.stores.base import SqlCalls, SqlCaptures, SqlRecords
+from gateway.stores.base import SqlCalls, SqlCaptures, SqlRecords, rollups
 from gateway.stores.base.calls import ODD
 from gateway.stores.base.tables import Tables
 from gateway.stores.sqlite.entries import Entries
@@ -74,6 +74,7 @@ class SqliteLedger(SqlRecords, SqlCaptures, SqlCalls):
         select = "SELECT id, (SELECT coalesce(max(n), 0) FROM entries) - rolled FROM replicas"
         with self._translated() as db:
             name, behind = db.execute(select).fetchone()
+            self._entries.hourly.begin(db, self._replica)
         if self._name not in ("", name):
             with self._transaction() as db:
                 db.execute("UPDATE replicas SET id = ?", (self._name,))
@@ -131,8 +132,16 @@ class SqliteLedger(SqlRecords, SqlCaptures, SqlCalls):
     def _insert(self, db: Tables, sheets: Sequence[Sheet]) -> int:
         return self._entries.insert(sheets)
 
+    def _roll(self, db: Tables) -> int:
+        hourly = self._entries.hourly
+        rolled = hourly.roll(db, self._replica)
+        if not rolled:
+            rolled = rollups.roll(db, self._replica)
+            hourly.begin(db, self._replica)
+        return rolled
+
     def _drop_calls(self, db: Tables, before_ms: int) -> bool:
-        self._entries.forget()  # labels that only these had go with them
+        self._entries.forget_labels()  # labels that only these had go with them
         return db.execute(_DROP, (before_ms,)).rowcount >= _DROPPED
 
     # ------------------------------------------------------------------ other processes
