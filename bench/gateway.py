@@ -79,10 +79,10 @@ def gateway(
         [python, "-m", "gateway", "serve", "-c", str(config)],
         port,
         cores=cores,
-        cwd=ROOT,
+        cwd=home,  # python -m looks there first
         env={
             "BENCH_PROVIDER_KEY": "sk-provider-bench",
-            "PYTHONPATH": os.pathsep.join([os.environ.get("BENCH_PATH", ""), str(ROOT)]),
+            "PYTHONPATH": os.environ.get("BENCH_PATH", "") or str(ROOT),  # BENCH_PATH: another tree
         },
         log=home / "out.log",
     )
