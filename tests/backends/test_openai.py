@@ -260,6 +260,21 @@ def test_an_answer_without_a_body_does_not_come_in_pieces(kind: bytes, more: dic
     run(scenario())
 
 
+@pytest.mark.parametrize("more", [{}, {"http2": True}])
+@pytest.mark.parametrize("kind", [b"application/json", b"application/octet-stream"])
+def test_the_answer_to_a_head_request_keeps_the_length_of_the_body_it_speaks_of(
+    kind: bytes, more: dict[str, Any]
+) -> None:
+    async def scenario() -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: 5000\r\n\r\n" % kind
+        async with upstream(lambda seen: head) as up, backend(up.port, **more) as asked:
+            answer = await asked.ask(call("/files/file-1/content", method="HEAD"), UP)
+            assert answer.body is None and answer.source is not None
+            assert (answer.source.length, await answer.source.read()) == (5000, b"")
+
+    run(scenario())
+
+
 STATED = b'"usage":{"prompt_tokens":11,"completion_tokens":7}}'
 
 

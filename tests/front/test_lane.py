@@ -294,6 +294,19 @@ def test_every_request_cut_at_every_byte_reads_the_same() -> None:
     asyncio.run(scenario())
 
 
+def test_a_head_request_is_told_the_length_of_the_body_that_does_not_come() -> None:
+    async def scenario() -> None:
+        source = Pieces()
+        source.length = 5000
+        request = b"HEAD /v1/files/file-1/content HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        async with door(lambda call: stream(source, event_stream=False)) as gate:
+            status, headers, body = await gate.ask(request)
+            assert (status, headers[b"content-length"], body) == (200, b"5000", b"")
+            assert b"transfer-encoding" not in headers
+
+    asyncio.run(scenario())
+
+
 def test_expect_100_continue_is_answered_before_the_body() -> None:
     async def scenario() -> None:
         head = post(BODY, extra=b"Expect: 100-continue\r\n")[: -len(BODY)]

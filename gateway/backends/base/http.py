@@ -193,7 +193,10 @@ class HttpBackend:
         call.connect_time = exchange.connect_time
         call.sent = exchange.sent_at
         call.first_byte = exchange.first_byte_at
-        if exchange.kind == b"application/json" and (whole := exchange.held(WHOLE)) is not None:
+        whole = (
+            exchange.held(WHOLE) if exchange.kind == b"application/json" and call.method != "HEAD" else None
+        )
+        if whole is not None:
             return self.document(call, exchange, whole, asked.makes)
         return await self._reply(call, exchange, asked.makes, asked.hide)
 
@@ -211,6 +214,8 @@ class HttpBackend:
         status, kind, coding, wire = exchange.status, exchange.kind.lower(), exchange.coding, exchange.onward
         headers = self._headers(exchange) if wire is None else []
         reply = Reply(status, headers, source=exchange, wire=self._scrub(wire or b""))
+        if call.method == "HEAD":
+            return reply  # its length is that of the body which does not come
         if kind.startswith(b"text/event-stream") and status not in _EMPTY:
             tap: Tap = self._tap(call, hide)
             if coding.lower() in (b"gzip", b"x-gzip", b"deflate"):
