@@ -65,7 +65,7 @@ class LeasedBucket(_Reported):
         self.kind = UNITS.index(rule.unit)
         self.free = 0  # leased and not held by a call
         self.base = 0
-        self.low = CLEAN  # below this a take looks at the stock
+        self.low = CLEAN  # below this a take looks at the stock; never below 0
         self.dirty = False  # on the list of those that report
         self.live = False  # among those that are looked after
         self.era = 0  # in which it was last used (link/stock.py)
@@ -137,7 +137,7 @@ class LeasedBucket(_Reported):
         self.stock = min(self.stock, max(self.left // 2, 1))
         self.asking_until = 0.0
         if self.dirty or self.kind != REQUESTS:
-            self.low = self.stock // 2 if units else -1
+            self.low = self.stock // 2 if units else 0
         self.tight_until = max(self.tight_until, now + tight) if tight else self.tight_until
         if memory or self.denied.until:
             self.denied = Refusal(now + memory if memory else 0.0, self.left, self.denied.retry_at)

@@ -29,7 +29,7 @@ from gateway.core.limit import Denial, Hold, LimitRule, Standing
 from gateway.link.bucket import REQUESTS, LeasedBucket
 from gateway.link.standing import Standings
 from gateway.link.stock import Stock
-from gateway.link.waiter import Charges, Later, Outcome, Waiter, by_loop, unanswered, unavailable
+from gateway.link.waiter import Charges, Impatience, Later, Outcome, Waiter, by_loop, unanswered, unavailable
 from gateway.stores.leases import Authority
 
 PATIENCE = 1.0  # seconds a call waits for the authority
@@ -55,15 +55,14 @@ class LeaseClient:
         prompt: bool = False,
     ) -> None:
         self._clock = clock
-        self._later = later
         self._stock = Stock(send, clock, wall, later, prompt)
         self._standings = Standings(wall)
         self._touch = self._stock.touch
         self.counts = {} if counts is None else counts
         self.degraded = False  # the store that replicas share is lost: `on_store_loss` holds
         self._waiters: dict[int, Waiter] = {}
+        self._impatience = Impatience(self._waiters, clock, later, self._give_up)
         self._last_id = 0
-        self._watching = False  # a timer looks at those who have waited for long
 
     # ------------------------------------------------------------------ the port
 
@@ -76,13 +75,18 @@ class LeaseClient:
 
         FaultError where what is leased is all there is: the shared store is lost, and the rule says "closed".
         """
-        for bucket, amount in charges:
-            if bucket.free < amount:
-                return self._short(charges, tokens, micros)
+        low = False
         for bucket, amount in charges:
             bucket.free = free = bucket.free - amount
             if free < bucket.low:
-                self._touch(bucket, amount)
+                if free < 0:
+                    _untake(charges, bucket)
+                    return self._short(charges, tokens, micros)
+                low = True
+        if low:
+            for bucket, amount in charges:
+                if bucket.free < bucket.low:
+                    self._touch(bucket, amount)
         return Hold(tokens, micros, charges)
 
     async def take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial:
@@ -169,9 +173,7 @@ class LeaseClient:
         if len(self._waiters) >= MOST_WAITING:
             done(self._without_answer(waiter))
         else:
-            now = self._clock()
-            waiter.until = now + PATIENCE
-            self._watch(now, waiter.until)
+            self._impatience.begin(waiter, PATIENCE)
             self._enquire(waiter)
         return waiter
 
@@ -204,19 +206,8 @@ class LeaseClient:
         needs = [self._stock.need(bucket, amount, now) for bucket, amount in waiter.charges]
         self._stock.ask(waiter.id, needs)
 
-    def _watch(self, now: float, until: float) -> None:
-        """One timer for all who wait: most of them have their answer long before."""
-        if not self._watching:
-            self._watching = True
-            self._later(max(until - now, 0.001), self._expire)
-
-    def _expire(self) -> None:
-        self._watching, now = False, self._clock()
-        for waiter in [each for each in self._waiters.values() if each.until <= now]:
-            if self._waiters.pop(waiter.id, None):
-                waiter.done(self._without_answer(waiter))
-        if self._waiters:
-            self._watch(now, min([waiter.until for waiter in self._waiters.values()]))
+    def _give_up(self, waiter: Waiter) -> None:
+        waiter.done(self._without_answer(waiter))
 
     def _without_answer(self, waiter: Waiter) -> Hold | FaultError:
         for bucket, amount in waiter.charges:
@@ -283,6 +274,14 @@ class LeaseClient:
             self._enquire(waiter)
         else:
             waiter.done(outcome)
+
+
+def _untake(charges: Charges, last: LeasedBucket) -> None:
+    """Undo a take that came as far as this bucket, and of which nobody has heard."""
+    for bucket, amount in charges:
+        bucket.free += amount
+        if bucket is last:
+            return
 
 
 def local(authority: Authority, counts: dict[tuple[str, ...], float] | None = None) -> LeaseClient:

@@ -83,7 +83,7 @@ class Stock:
                 bucket.low = bucket.stock >> 1
                 return
         now = self._clock()
-        bucket.low = -1
+        bucket.low = 0
         if now < bucket.asking_until or now < bucket.denied.until or now < bucket.tight_until:
             return
         if bucket.free < bucket.stock // 2:

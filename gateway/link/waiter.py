@@ -1,4 +1,4 @@
-"""A call that waits for the authority's word on its limits."""
+"""Calls that wait for the authority's word on their limits."""
 
 from __future__ import annotations
 
@@ -31,6 +31,42 @@ class Waiter:
         self.micros = micros
         self.done = done
         self.until = 0.0  # seconds of the client's clock
+
+
+class Impatience:
+    """Ends the waiting of those in `waiters` who have no answer in time. One timer does for all."""
+
+    def __init__(
+        self,
+        waiters: dict[int, Waiter],
+        clock: Callable[[], float],
+        later: Later,
+        give_up: Callable[[Waiter], None],
+    ) -> None:
+        self._waiters = waiters
+        self._clock = clock
+        self._later = later
+        self._give_up = give_up
+        self._looking = False
+
+    def begin(self, waiter: Waiter, seconds: float) -> None:
+        """So long may it wait."""
+        now = self._clock()
+        waiter.until = now + seconds
+        self._look_at(waiter.until, now)
+
+    def _look_at(self, at: float, now: float) -> None:
+        if not self._looking:
+            self._looking = True
+            self._later(max(at - now, 0.001), self._look)
+
+    def _look(self) -> None:
+        self._looking, now = False, self._clock()
+        for waiter in [each for each in self._waiters.values() if each.until <= now]:
+            if self._waiters.pop(waiter.id, None):
+                self._give_up(waiter)
+        if self._waiters:
+            self._look_at(min([waiter.until for waiter in self._waiters.values()]), now)
 
 
 def unavailable(rule: LimitRule) -> FaultError:
