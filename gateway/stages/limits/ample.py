@@ -10,7 +10,7 @@ from __future__ import annotations
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
 from gateway.core.endpoints import BOUNDS, GENERATING
-from gateway.core.prompt import DENSEST
+from gateway.core.prompt import DENSEST, measure
 from gateway.stages.limits.terms import Terms
 
 AMPLE = 64  # as many such calls would fit into what is left
@@ -19,15 +19,35 @@ WELL = 128  # answers after which only some of them are looked at
 _MESSAGES = 16
 
 
-def ample(call: Call, terms: Terms) -> tuple[int, ...] | None:
-    """Amounts in the order of `core.limit.UNITS`; None where the call is to be measured.
+class Lesson:
+    """Such a call all the same, of which something is to be learned: the gateway goes on learning."""
 
-    One of four is measured in any case: the gateway goes on learning.
+    __slots__ = ("prompt", "terms")
+
+    def __init__(self, call: Call, terms: Terms) -> None:
+        self.prompt = measure(call.body, call.document, call.model)  # type: ignore[arg-type]
+        self.terms = terms
+
+    def learn(self, input: int, output: int) -> None:
+        """What the call has used."""
+        self.terms.learn(self.prompt, input, output)
+
+
+def ample(call: Call, terms: Terms) -> tuple[int, ...] | None:
+    """Amounts in the order of `core.limit.UNITS`; None where the call is to be measured, or is a lesson.
+
+    One of four is.
     """
+    habit = terms.habits[0]
+    habit.turn = turn = habit.turn + 1
+    return bounds(call, terms) if turn & 3 else None
+
+
+def bounds(call: Call, terms: Terms) -> tuple[int, ...] | None:
+    """As `ample`, of any call."""
     habits = terms.habits
     habit = habits[0]
-    habit.turn = turn = habit.turn + 1
-    if not turn & 3 or habit.density > DENSEST or call.endpoint not in GENERATING:
+    if habit.density > DENSEST or call.endpoint not in GENERATING:
         return None
     if habit.seen < WELL and habits[-1].seen < WELL:  # with a new model each answer is looked at
         return None

@@ -184,13 +184,5 @@ class Claim:
         each = output // self.answers
         if self.bound and each >= self.bound:  # cut short: nobody knows how long it would have been
             each = min(2 * each, self.most // self.answers)
-        own = habits[0]
-        if own.seen >= WELL and self.turn & 3:
-            return
-        own.observe(each)
-        if own.seen < 64 or not own.seen & 15:
-            for habit in habits[1:]:
-                habit.observe(each)
-        prompt = self.prompt
-        if prompt is not None and not prompt.attached:
-            own.prompted(prompt.size, input)
+        if self.prompt is not None and (habits[0].seen < WELL or not self.turn & 3):
+            self.terms.learn(self.prompt, input, each)

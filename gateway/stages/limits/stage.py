@@ -13,7 +13,7 @@ from gateway.core.principal import Principal
 from gateway.core.reply import Reply
 from gateway.core.route import Plan
 from gateway.core.usage import PROVIDER, UNKNOWN
-from gateway.stages.limits.ample import ample
+from gateway.stages.limits.ample import Lesson, ample, bounds
 from gateway.stages.limits.claim import Claim
 from gateway.stages.limits.form import Form
 from gateway.stages.limits.growth import Growth
@@ -58,16 +58,22 @@ class Limits(Stage):
             self._unpriced(call, form)
         if not model or call.document is None:
             return self._unmeasured(call, terms)
-        if form.measured and (bounds := ample(call, terms)) is not None:
-            charges = tuple(zip(terms.buckets, form.amounts(bounds), strict=False))
-            taken = self._leases.try_take(charges, bounds[1], bounds[2])
-            if type(taken) is Hold:
-                taken.output = bounds[5]
-                call.hold = taken
-                call.memo["ratelimit"] = wire(form.shown, terms.buckets)
-                if self._leases.degraded:
-                    _say_lost(call)
-                return None
+        if form.measured:
+            lesson, most = None, ample(call, terms)
+            if most is None and not terms.habits[0].turn & 3 and (most := bounds(call, terms)) is not None:
+                lesson = Lesson(call, terms)
+            if most is not None:
+                charges = tuple(zip(terms.buckets, form.amounts(most), strict=False))
+                taken = self._leases.try_take(charges, most[1], most[2])
+                if type(taken) is Hold:
+                    taken.output = most[5]
+                    call.hold = taken
+                    call.memo["ratelimit"] = wire(form.shown, terms.buckets)
+                    if lesson is not None:
+                        call.memo["claim"] = lesson
+                    if self._leases.degraded:
+                        _say_lost(call)
+                    return None
         claim = Claim(call, terms)
         if not terms.buckets:
             call.hold = Hold(claim.tokens, claim.micros())
@@ -180,7 +186,7 @@ class Limits(Stage):
             return
         input, output = usage.input_total, usage.output_total
         self._leases.settle(hold, input + output, call.cost, input, output)
-        claim: Claim | None = call.memo.get("claim")
+        claim: Claim | Lesson | None = call.memo.get("claim")
         if claim is not None and usage.source == PROVIDER and call.outcome == "ok":
             claim.learn(input, output)
             growth: Growth | None = call.memo.get("growth")

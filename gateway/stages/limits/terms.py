@@ -11,6 +11,7 @@ from gateway.core.limit import Bucket, LimitRule, counted
 from gateway.core.parts import Parts
 from gateway.core.ports import Backend
 from gateway.core.principal import Principal
+from gateway.core.prompt import Prompt
 from gateway.core.route import Plan
 from gateway.stages.limits.form import Form
 from gateway.stages.limits.habit import Habit, Habits
@@ -45,6 +46,16 @@ class Terms:
             if habit.output:
                 return habit.output
         return 0
+
+    def learn(self, prompt: Prompt, input: int, output: int) -> None:
+        """A call with such a prompt took so many tokens, and its answer so many."""
+        own = self.habits[0]
+        own.observe(output)
+        if own.seen < 64 or not own.seen & 15:
+            for habit in self.habits[1:]:
+                habit.observe(output)
+        if not prompt.attached:
+            own.prompted(prompt.size, input)
 
 
 class Compiler:
