@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from gateway.core.codec import loads
@@ -68,9 +69,22 @@ class Sheet:
         ]
 
 
-def gathered(lines: Iterable[bytes]) -> list[Sheet]:
+def gathered(lines: Sequence[bytes]) -> list[Sheet]:
     """Records as workers write them, in few sheets. Raises `ValueError` where something is none."""
-    begin, after = b"\0", 0  # of the line before: most are like it, and to compare costs less than to search
+    commons, rests = _cut(lines)
+    owns = loads(b"[{" + b",{".join(rests) + b"]") if rests else []
+    if len(owns) != len(rests):
+        raise ValueError("these lines are objects only when they are put together")
+    return _sheets(commons, owns)
+
+
+def _cut(lines: Sequence[bytes]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """What each line begins with, understood, and the rest of it."""
+    head, own, _ = lines[0].partition(_OWN) if lines else (b"", b"", b"")
+    if own and all(map(bytes.startswith, lines, repeat(head + own))):  # as calls of one key and model do
+        after = len(head) + 1
+        return [_begun(head)] * len(lines), [line[after:] for line in lines]
+    begin, after = b"\0", 0  # of the line before: to compare costs less than to search
     common: dict[str, Any] = {}
     commons: list[dict[str, Any]] = []
     rests: list[bytes] = []
@@ -81,10 +95,7 @@ def gathered(lines: Iterable[bytes]) -> list[Sheet]:
             begin, common = head + _OWN, _begun(head)
         commons.append(common)
         rests.append(line[after:])
-    owns = loads(b"[{" + b",{".join(rests) + b"]") if rests else []
-    if len(owns) != len(rests):
-        raise ValueError("these lines are objects only when they are put together")
-    return _sheets(commons, owns)
+    return commons, rests
 
 
 @lru_cache(2048)
