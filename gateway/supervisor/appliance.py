@@ -214,6 +214,7 @@ class Appliance:
         """Calls have been booked."""
         self._report.posted(batch)
         self._limits.posted(batch.sheets)
+        self._limits.recounted(batch.recounted)
 
     # -- workers
 

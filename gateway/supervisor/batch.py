@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.core.codec import JSONError, dumps, loads
@@ -16,10 +16,14 @@ log = logging.getLogger("penstock.ledger")
 
 
 class Batch(NamedTuple):
-    """Calls that were committed: their lines, without `sealed`, and the same as tables."""
+    """Calls that were committed: their lines, without `sealed`, and the same as tables.
+
+    `recounted` are those whose tokens were counted here, each before and after.
+    """
 
     lines: list[bytes]
     sheets: list[Sheet]
+    recounted: Sequence[tuple[Record, Record]] = ()
 
 
 class Doubtful(NamedTuple):
@@ -47,14 +51,17 @@ def batched(lines: list[bytes], counting: Counting, texts: Texts) -> Batch:
 def _one_by_one(lines: list[bytes], counting: Counting, texts: Texts) -> Batch:
     """Where texts come along, and where something is no record: that is left out."""
     records: list[Record] = []
+    recounted = []
     for line in lines:
         record = parsed(line)
         if record is not None:
             texts.opened(record)
-            counting.complete(record)
+            before = {name: record.get(name, 0) for name in ("input", "output", "cost_micros")}
+            if counting.complete(record):
+                recounted.append(({**record, **before}, record))
             records.append(record)
     texts.keep()
-    return Batch(list(map(dumps, records)), tabulated(records))
+    return Batch(list(map(dumps, records)), tabulated(records), recounted)
 
 
 def opened_calls(reader: JournalReader) -> list[Record]:

@@ -1,4 +1,8 @@
-"""Calls that workers of an earlier supervisor still finish: booked now, counted by limits that begin anew."""
+"""What limits hear of when calls are booked: no lease, or too little of one, has told of it.
+
+Calls that workers of an earlier supervisor still finish; and calls of which more was counted
+here than their workers had estimated.
+"""
 
 from __future__ import annotations
 
@@ -43,3 +47,17 @@ def spent(rule: LimitRule, record: dict[str, Any]) -> Iterator[Spent]:
             tokens = sum(int(record.get(kind, 0)) for kind in KINDS)
             given = sum(int(record.get(kind, 0)) for kind in KINDS[:4])
             yield Spent(value, ended, 1, tokens, int(record.get("cost_micros", 0)), given, tokens - given)
+
+
+def lacking(rule: LimitRule, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Spent]:
+    """What a call was charged too little in each bucket of a rule, by two states of its record."""
+    for less, more in zip(spent(rule, before), spent(rule, after), strict=True):
+        yield Spent(
+            more.value,
+            more.ts_ms,
+            0,
+            max(more.tokens - less.tokens, 0),
+            max(more.micros - less.micros, 0),
+            max(more.input - less.input, 0),
+            max(more.output - less.output, 0),
+        )

@@ -17,7 +17,9 @@ from gateway.link.protocol import Message
 from gateway.observe.metrics import Metrics
 from gateway.settings.schema import Settings
 from gateway.stores.leases import Authority, SharedAuthority
+from gateway.stores.leases.book import spent_units
 from gateway.supervisor import late
+from gateway.supervisor.counting import Record
 
 if TYPE_CHECKING:  # at run time only where state is shared
     from gateway.supervisor.sharing import Sharing, Told
@@ -149,6 +151,21 @@ class Limits:
             for rule in self._authority.rules:
                 for row in late.spent(rule, record):
                     self._deliver(self._authority.late(rule, row))
+
+    def recounted(self, calls: Iterable[tuple[Record, Record]]) -> None:
+        """Calls that were charged by an estimate, and booked as they were counted since: before and after.
+
+        What was missing is charged now. What was too much stays: to take it back would let the window forget.
+        """
+        if self._early is not None:
+            return
+        for before, after in calls:
+            if after.get("worker") in self.earlier:  # charged as it was booked
+                continue
+            for rule in self._authority.rules:
+                for row in late.lacking(rule, before, after):
+                    if spent_units(rule, row):
+                        self._deliver(self._authority.late(rule, row))
 
     def lost(self, worker: int) -> Callable[[], Awaitable[None]]:
         """A worker has died; what comes back is to be awaited once its journal has been booked."""

@@ -30,6 +30,7 @@ from gateway.pipeline import Pipeline
 from gateway.settings.schema import Bounds, Settings
 from gateway.supervisor import keys
 from gateway.supervisor.audit import Keeper
+from gateway.supervisor.batch import Batch
 from gateway.supervisor.books import Books
 from gateway.supervisor.capture import Texts
 from gateway.supervisor.counting import Counting
@@ -94,7 +95,7 @@ class Solo:
             self._ledger,
             data / "journal",
             Counting(settings),
-            posted=lambda batch: self._calls.write(batch.lines, bare=True),
+            posted=self._posted,
             troubled=lambda seconds: None,
         )
         self._books.texts = Texts(self._seal, self._ledger)
@@ -108,6 +109,10 @@ class Solo:
         self._composer = Composer(self._parts, registry.backend, registry.stages)
         self._live: Live | None = None
         self._chore: asyncio.Task[None] | None = None
+
+    def _posted(self, batch: Batch) -> None:
+        self._calls.write(batch.lines, bare=True)
+        self._limits.recounted(batch.recounted)
 
     def _granted(self, worker: int, message: dict[str, Any]) -> None:
         self._leases.receive(message)

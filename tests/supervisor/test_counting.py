@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.codec import dumps
 from gateway.core.cost import Price
 from gateway.core.tokens import count
+from gateway.link.seal import Seal
 from gateway.settings.schema import BackendSettings, Settings
+from gateway.supervisor.batch import batched
+from gateway.supervisor.capture import Texts
 from gateway.supervisor.counting import Counting
 
 SETTINGS = Settings(
@@ -91,3 +95,13 @@ def test_only_what_was_counted_whole_with_the_models_own_encoding_is_counted(mor
     Counting(SETTINGS).complete(row)
     assert row["usage_source"] == source
     assert row.keys().isdisjoint({"text", "prompt", "whole"})
+
+
+def test_a_batch_tells_what_was_counted_of_its_calls_and_what_had_been_estimated():
+    seal = Seal.fresh()
+    sealed = seal.close({"prompt": "hello", "text": TEXT, "whole": False})
+    stated = record(usage_source="provider", cost_micros=7)
+    lines = [dumps(record(sealed=sealed)), dumps(stated)]
+    ((before, after),) = batched(lines, Counting(SETTINGS), Texts(seal)).recounted
+    assert (before["input"], before["output"], before.get("cost_micros")) == (100, 1, 0)
+    assert (after["input"], after["output"]) == (count("gpt-4o", "hello"), count("gpt-4o", TEXT))

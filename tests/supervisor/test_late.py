@@ -80,3 +80,32 @@ def test_limits_of_keys_by_name_begin_with_what_was_used_and_what_comes_late(tmp
     made.posted(tabulated(calls))
     ledger.close()
     assert used(made, named, named_alone) == {bucket: 2 for bucket in expected}
+
+
+def test_what_was_counted_of_a_call_beyond_its_estimate_is_charged_too(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    ledger.open()
+    output, money = (
+        LimitRule("o", ("key",), "output_tokens", 1000, 60.0),
+        LimitRule("d", ("tag",), "usd", 10**6, 60.0),
+    )
+    made = limits(ledger, TOKENS, output, money)
+    ledger.close()
+    before = call(4, input=44, output=20, cost_micros=100)
+    made.recounted(
+        [
+            (before, call(4, input=3, output=90, cost_micros=130)),
+            (before, call(4, input=3, output=20, cost_micros=60)),
+        ]
+    )
+    assert used(made, TOKENS, output, money) == {"t|k": 29, "o|k": 70, "d|a": 30, "d|b": 30}
+
+
+def test_what_is_charged_when_it_is_booked_is_not_charged_again_as_recounted(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    ledger.open()
+    made = limits(ledger, TOKENS)
+    ledger.close()
+    made.earlier = frozenset({3})
+    made.recounted([(call(3), call(3, output=100))])
+    assert used(made, TOKENS) == {}

@@ -1,0 +1,51 @@
+"""What a call is charged whose provider stated no usage, before anybody has counted its texts."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from gateway.core.codec import dumps
+from gateway.core.tokens import count
+from gateway.core.usage import ESTIMATED, UNKNOWN, Usage
+from gateway.stages.meter import Meter
+from tests.stages.given import call, parts
+
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog. " * 40,
+    ", ".join(str(7919 * n % 1000) for n in range(300)),
+    "为什么天空是蓝色的？因为空气散射蓝光。" * 40,
+    "def f(x):\n    return {'a': [x, x + 1], 'b': None}\n" * 40,
+)
+
+
+class Journal:
+    """Takes any record."""
+
+    def end(self, slot: int, record: bytes) -> None:
+        assert record
+
+
+def charged(prompt: str, answer: str) -> Usage:
+    given = parts()
+    given.journal = cast(Any, Journal())
+    document = {"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}]}
+    made = call(document=document)
+    made.body = dumps(document)
+    made.usage = Usage(source=UNKNOWN)
+    made.memo["text"] = answer.encode()
+    Meter({}, given).settle(made)
+    return made.usage
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_call_without_usage_is_charged_about_what_its_texts_count(text: str) -> None:
+    usage, exact = charged(text, text), count("gpt-4o", text)
+    assert usage.source == ESTIMATED
+    assert 0.8 * exact <= usage.output <= 2 * exact
+    assert 0.8 * exact <= usage.input <= 2 * exact + 20
+
+
+def test_of_a_small_call_the_envelope_is_not_charged() -> None:
+    assert charged("hi", "yes").input < 25
