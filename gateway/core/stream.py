@@ -238,7 +238,7 @@ class StreamTap:
     def error(self) -> bool:
         """Whether the stream ended with an error that the provider told inside it."""
         raw = self._end()
-        start = 0
+        start = 0 if b"error" in raw or b".failed" in raw else len(raw)
         while start < len(raw):
             end = frame_end(raw, start)
             end = end if end > 0 else len(raw)

@@ -61,7 +61,7 @@ class ResponsesTap(StreamTap):
 class TailTap:
     """A body that is no event stream and too long to be held: its last bytes may name the usage."""
 
-    __slots__ = ("_tail", "done", "error", "first_token", "text", "usage")
+    __slots__ = ("_tail", "done", "error", "finished", "first_token", "text", "usage")
 
     clean = False
 
@@ -70,7 +70,7 @@ class TailTap:
         self.usage: Usage | None = None
         self.first_token = 0.0
         self.text = b""
-        self.done = self.error = False
+        self.done = self.finished = self.error = False
 
     def watch(self, look: Callable[[int, Usage | None], None]) -> None:
         """Of such a body nobody knows before its end how much has come."""

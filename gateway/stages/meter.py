@@ -15,6 +15,10 @@ from gateway.core.record import settled
 from gateway.core.tokens import estimate
 from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 
+_WORDED = frozenset(
+    ("/chat/completions", "/completions", "/responses")
+)  # streams here say that they have ended
+
 
 class Meter(Stage):
     """Settles first of all stages (they settle in reverse order), so that the others see the usage."""
@@ -46,6 +50,8 @@ class Meter(Stage):
         if tap is None:
             return b""
         call.first_token = tap.first_token
+        if call.outcome == "ok":
+            _judge(call, tap)
         usage: Usage | None = tap.usage
         if usage is not None:
             call.usage = usage
@@ -69,6 +75,14 @@ def _prompted(call: Call) -> int:
         return estimate(call.body)
     prompt = measure(call.body, call.document, call.model)
     return estimate(call.body) if prompt.attached else prompt.at(max(density(call.body), 0.25))
+
+
+def _judge(call: Call, tap: Any) -> None:
+    """What no framing shows: an error told inside the stream, or an end without the words that end one."""
+    if tap.error:
+        call.outcome, call.code = "upstream_error", "upstream_error_event"
+    elif call.path in _WORDED and not (tap.done or tap.finished):
+        call.outcome, call.code = "truncated", "upstream_closed"
 
 
 def _owed(call: Call) -> bool:

@@ -54,3 +54,18 @@ class InflatingTap:
     def text(self) -> bytes:
         """What was generated."""
         return self.inner.text
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end."""
+        return self.inner.done
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model said that it has ended."""
+        return self.inner.finished
+
+    @property
+    def error(self) -> bool:
+        """Whether an error was told inside."""
+        return self.inner.error

@@ -1,0 +1,105 @@
+"""What the record says of a stream that has ended: how it did, not only that it did."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, cast
+
+import pytest
+
+from gateway.backends.base.inflate import InflatingTap
+from gateway.core.codec import loads
+from gateway.core.stream import StreamTap
+from gateway.core.tap import ChatTap, ResponsesTap, TailTap
+from gateway.stages.meter import Meter
+from tests.stages.given import call, parts
+
+WORD = b'data: {"choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5}}\n\n'
+DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n'
+DELTA = b'data: {"type":"response.output_text.delta","delta":"hello"}\n\n'
+FAILED = b'data: {"type":"response.failed","response":{"error":{"code":"server_error"}}}\n\n'
+COMPLETED = (
+    b'data: {"type":"response.completed","response":{"usage":{"input_tokens":11,"output_tokens":5}}}\n\n'
+)
+
+WHOLE, BROKEN, CUT = ("ok", ""), ("upstream_error", "upstream_error_event"), ("truncated", "upstream_closed")
+
+
+class Journal:
+    """Keeps the records that are written."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def end(self, slot: int, record: bytes) -> None:
+        self.records.append(loads(record))
+
+
+class Ended:
+    """A source that has ended."""
+
+    done_at = 1.0
+
+
+def recorded(tap: Any, path: str = "/chat/completions", outcome: str = "ok") -> tuple[str, str]:
+    """Outcome and code in the record of a call with this answer."""
+    given = parts()
+    given.journal = cast(Any, Journal())
+    made = call(path, {"model": "m", "messages": [], "stream": True})
+    made.status, made.outcome = 200, outcome
+    made.memo["source"], made.memo["tap"] = Ended(), tap
+    Meter({}, given).settle(made)
+    (record,) = cast(Any, given.journal).records
+    assert json.dumps(record)
+    return record["outcome"], record["code"]
+
+
+def fed(tap: Any, *pieces: bytes) -> Any:
+    for piece in pieces:
+        tap.feed(piece)
+    tap.finish()
+    return tap
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ((WORD, STOP, USAGE, DONE), WHOLE),
+        ((WORD, STOP), WHOLE),
+        ((WORD, DONE), WHOLE),
+        ((WORD, ERROR), BROKEN),
+        ((WORD, ERROR, DONE), BROKEN),
+        ((ERROR,), BROKEN),
+        ((WORD,), CUT),
+        ((WORD, WORD[:30]), CUT),
+        ((), CUT),
+    ],
+)
+def test_a_stream_of_chunks_ends_as_it_says_itself(pieces: tuple[bytes, ...], said: tuple[str, str]) -> None:
+    assert recorded(fed(ChatTap(), *pieces)) == said
+    packed = zlib.compress(b"".join(pieces))
+    assert recorded(fed(InflatingTap(ChatTap(), "deflate"), packed)) == said
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [((DELTA, COMPLETED), WHOLE), ((DELTA, FAILED), BROKEN), ((DELTA,), CUT)],
+)
+def test_a_stream_of_events_ends_as_it_says_itself(pieces: tuple[bytes, ...], said: tuple[str, str]) -> None:
+    assert recorded(fed(ResponsesTap(), *pieces), "/responses") == said
+
+
+@pytest.mark.parametrize(
+    ("tap", "path"),
+    [(ResponsesTap(), "/messages"), (ResponsesTap(), "/audio/speech"), (TailTap(), "/chat/completions")],
+)
+def test_an_answer_that_knows_no_such_words_is_whole_when_it_has_ended(tap: StreamTap, path: str) -> None:
+    assert recorded(fed(tap, b"anything"), path) == WHOLE
+
+
+def test_what_is_known_of_an_end_already_stands() -> None:
+    assert recorded(fed(ChatTap(), WORD, ERROR), outcome="client_gone") == ("client_gone", "")
