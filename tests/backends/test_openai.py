@@ -11,6 +11,7 @@ import pytest
 
 from gateway.core.errors import UpstreamError
 from gateway.core.route import Target
+from gateway.core.tap import TailTap
 from gateway.core.usage import ESTIMATED, NONE, PROVIDER, Usage
 from gateway.settings.schema import Deadlines
 from gateway.settings.secret import Secret
@@ -271,6 +272,20 @@ def test_the_answer_to_a_head_request_keeps_the_length_of_the_body_it_speaks_of(
             answer = await asked.ask(call("/files/file-1/content", method="HEAD"), UP)
             assert answer.body is None and answer.source is not None
             assert (answer.source.length, await answer.source.read()) == (5000, b"")
+
+    run(scenario())
+
+
+def test_a_stream_in_a_coding_that_nobody_asked_for_passes_unread() -> None:
+    async def scenario() -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: br\r\n"
+        async with upstream(lambda seen: head + b"content-length: 4\r\n\r\nzzzz") as up:
+            async with backend(up.port) as asked:
+                answer = await asked.ask(call(value={**CHAT, "stream": True}), UP)
+                assert answer.source is not None and isinstance(answer.tap, TailTap)
+                assert answer.tap.feed(await answer.source.read()) == b"zzzz"
+                assert (answer.tap.finish(), answer.tap.done) == (b"", True)
+                assert (b"content-encoding", b"br") in answer.headers
 
     run(scenario())
 

@@ -221,6 +221,8 @@ class HttpBackend:
             if coding.lower() in (b"gzip", b"x-gzip", b"deflate"):
                 tap = InflatingTap(self._tap(call, hide), coding.decode())
                 reply.headers = [field for field in reply.headers if field[0] != b"content-encoding"]
+            elif coding and coding.lower() != b"identity":
+                tap = TailTap()  # nobody here can read it
             reply.event_stream = True
             # What is fetched again was paid for when it was made: nobody looks for its usage.
             reply.tap = tap if call.method == "POST" else None
