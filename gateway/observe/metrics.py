@@ -23,6 +23,7 @@ from gateway.core.usage import KINDS
 from gateway.observe import series
 from gateway.observe.cell import Cell, histogram
 from gateway.observe.cells import OTHER, Cells
+from gateway.observe.pending import Pending
 from gateway.observe.series import Series
 
 # Where each label of a record's series stands in `cell.LABELS`.
@@ -49,6 +50,7 @@ _COUNTERS: tuple[tuple[Series, Callable[[Cell], float]], ...] = (
     (series.COST, lambda cell: cell.cost),
 )
 _MAX_COUNTERS = 2000
+_PENDING = 2000  # calls that are folded at once, unless somebody looks
 
 
 class Metrics(Collector):
@@ -56,6 +58,7 @@ class Metrics(Collector):
 
     def __init__(self, version: str = "") -> None:
         self._cells = Cells()
+        self._pending = Pending()
         self._gauges: dict[str, dict[int, float]] = {key: {} for key in series.WORKER_GAUGES}
         self._counters: dict[tuple[str, ...], float] = {}
         self._numbers: dict[Series, float] = dict.fromkeys(series.NUMBERS, 0.0)
@@ -71,6 +74,12 @@ class Metrics(Collector):
     def sheets(self, sheets: Iterable[Sheet]) -> None:
         """Fold settled calls (members of `core.record.FIELDS`; missing ones are zero or empty)."""
         for sheet in sheets:
+            self._pending.add(sheet)
+        if self._pending.calls >= _PENDING:
+            self._fold()
+
+    def _fold(self) -> None:
+        for sheet in self._pending.taken():
             self._cells.add(sheet)
 
     def records(self, batch: Iterable[Mapping[str, Any]]) -> None:
@@ -157,6 +166,7 @@ class Metrics(Collector):
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and body for a scraper that sent this Accept header."""
+        self._fold()
         self._numbers[series.FOLDED] += self._cells.folded
         self._cells.folded = 0
         encode, content_type = choose_encoder(accept)
@@ -164,6 +174,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family, for prometheus-client."""
+        self._fold()
         cells = list(self._cells.items())
         for declared, value in _COUNTERS:
             yield _counter(declared, _sums(declared, cells, value))

@@ -250,3 +250,19 @@ def test_many_times_are_counted_as_one_by_one(times: list[int]) -> None:
     for time in times:
         observe(single, series.DURATION.bounds, [time])
     assert together == single
+
+
+def test_calls_that_come_in_small_batches_are_counted_as_in_a_large_one() -> None:
+    streamed = {**CALL, "first_token_us": 30_000, "status": 500, "outcome": "failed"}
+    calls = [CALL, streamed, {**CALL, "backend": "azure", "total_us": 7}, {**CALL, "tries": 3}] * 900
+    once, often = Metrics(), Metrics()
+    once.records(calls)
+    for n, call in enumerate(calls):
+        often.record(call)
+        if n == 1000:
+            often.render()
+    both = [
+        [line for line in each.render()[1].splitlines() if b"penstock_" in line] for each in (once, often)
+    ]
+    assert both[0] == both[1]
+    assert sum(b"penstock_requests_total{" in line for line in both[0]) == 3

@@ -14,6 +14,8 @@ from gateway.stores.base.columns import DAY_MS, JSON, MOST, NUMBERS, OWN, SHARED
 _EMPTY: dict[str, Any] = {name: 0 if name in NUMBERS else "" for name in SHARED}
 _EMPTY |= {name: "" if name in TEXTS else 0 for name in OWN}
 
+_NO_LABELS = tuple([_EMPTY[name] for name in LABELS])
+
 _MOST_KNOWN = 20_000  # labels and sets of tags remembered; the tables know them all
 _LARGEST = (1 << 63) - 1
 _AHEAD = 400  # days: a clock that is further ahead is not believed
@@ -67,7 +69,7 @@ class Shared:
         """The label of each call."""
         tagged = [int(tagset != 0) for tagset in tagsets] if tagsets else ()
         if not tagged and sheet.columns.keys().isdisjoint(LABELS):
-            return [self._label((*[sheet.common.get(name, _EMPTY[name]) for name in LABELS], 0))] * sheet.size
+            return [self._label((*map(sheet.common.get, LABELS, _NO_LABELS), 0))] * sheet.size
         columns = [sheet.column(name) or [_EMPTY[name]] * sheet.size for name in LABELS]
         return list(map(self._label, zip(*columns, tagged or [0] * sheet.size, strict=True)))
 

@@ -14,7 +14,7 @@ from gateway.stores.sqlite.hourly import Hourly
 _MOST_SHAPES = 64
 # Rows of one statement: to run it costs half as much as all that a row's values do, and what these calls have
 # alike is bound once. At most so many values, as older builds of SQLite take no more.
-_ROWS = 32
+_ROWS = (32, 8)
 _VALUES = 900
 
 Shape = tuple[tuple[str, ...], tuple[str, ...]]  # columns that are bound once, and those of each row
@@ -69,17 +69,19 @@ class Entries:
     def _write(self, size: int, once: dict[str, Any], each: dict[str, Sequence[Any]]) -> None:
         shape = (tuple(once), tuple(each))
         common, columns = tuple(once.values()), tuple(each.values())
-        rows = min(_ROWS, (_VALUES - len(once)) // max(len(each), 1))
-        together = size // rows * rows
-        if together:
-            insert, width = self._statement(shape, rows), rows * len(each)
+        values: tuple[Any, ...] = ()
+        if size >= _ROWS[-1]:
             values = tuple(chain.from_iterable(zip(*columns, strict=True)))
-            run = self._db.cursor().execute
-            for at in range(0, together * len(each), width) if width else range(together // rows):
-                run(insert, common + values[at : at + width])
-        if together < size:
-            insert, rest = self._statement(shape, 1), [column[together:] for column in columns]
-            self._db.executemany(insert, _singly(common, rest, size - together))
+        run, width, done = self._db.cursor().execute, len(each), 0
+        for rows in _ROWS:
+            if size - done >= rows and rows * width + len(once) <= _VALUES:
+                insert = self._statement(shape, rows)
+                for at in range(done, size - rows + 1, rows):
+                    run(insert, common + values[at * width : (at + rows) * width])
+                    done = at + rows
+        if done < size:
+            insert, rest = self._statement(shape, 1), [column[done:] for column in columns]
+            self._db.executemany(insert, _singly(common, rest, size - done))
 
     def _statement(self, shape: Shape, rows: int) -> str:
         insert = self._inserts.get((shape, rows))
