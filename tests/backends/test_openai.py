@@ -279,13 +279,13 @@ def test_the_answer_to_a_head_request_keeps_the_length_of_the_body_it_speaks_of(
 def test_a_stream_in_a_coding_that_nobody_asked_for_passes_unread() -> None:
     async def scenario() -> None:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: br\r\n"
-        async with upstream(lambda seen: head + b"content-length: 4\r\n\r\nzzzz") as up:
-            async with backend(up.port) as asked:
-                answer = await asked.ask(call(value={**CHAT, "stream": True}), UP)
-                assert answer.source is not None and isinstance(answer.tap, TailTap)
-                assert answer.tap.feed(await answer.source.read()) == b"zzzz"
-                assert (answer.tap.finish(), answer.tap.done) == (b"", True)
-                assert (b"content-encoding", b"br") in answer.headers
+        whole = head + b"content-length: 4\r\n\r\nzzzz"
+        async with upstream(lambda seen: whole) as up, backend(up.port) as asked:
+            answer = await asked.ask(call(value={**CHAT, "stream": True}), UP)
+            assert answer.source is not None and isinstance(answer.tap, TailTap)
+            assert answer.tap.feed(await answer.source.read()) == b"zzzz"
+            assert (answer.tap.finish(), answer.tap.done) == (b"", True)
+            assert (b"content-encoding", b"br") in answer.headers
 
     run(scenario())
 
