@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from gateway.core.errors import LedgerError
+
 log = logging.getLogger("penstock")
 
 
@@ -20,10 +22,17 @@ async def rest(pause: float) -> None:
 
 
 async def forever(pause: float, chore: Callable[[], Awaitable[None]]) -> None:
-    """Do it now and again. A failure is logged and does not end it."""
+    """Do it now and again. A failure is logged and does not end it; that the ledger is away, once."""
+    name = getattr(chore, "__name__", chore)
+    waits = False
     while True:
         await rest(pause)
         try:
             await chore()
+            waits = False
+        except LedgerError as error:
+            if not waits:  # chores come some times a second, and a database may be away for hours
+                log.warning("%s waits for the ledger: %s", name, error)
+            waits = True
         except Exception:
-            log.exception("%s failed; it is tried again", getattr(chore, "__name__", chore))
+            log.exception("%s failed; it is tried again", name)
