@@ -87,3 +87,19 @@ def test_any_other_answer_is_waited_for_and_nothing_of_it_is_lost(other: bytes) 
             assert await whole(answer) == await whole(await asked.ask(call(value=CHAT), UP))
 
     run(scenario())
+
+
+def test_the_answer_to_a_started_head_request_keeps_its_length() -> None:
+    async def scenario() -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n"
+        answers = [document(COMPLETION), head]
+        async with upstream(lambda seen: answers.pop(0)) as up, backend(up.port) as asked:
+            await warmed(asked)
+            coming = asked.start(call("/files/file-1", method="HEAD"), UP)
+            assert coming is not None
+            await told(coming)
+            assert coming.now() is None
+            answer = await coming
+            assert answer.source is not None and answer.source.length == 5000
+
+    run(scenario())

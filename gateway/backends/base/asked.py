@@ -52,8 +52,8 @@ class Asked(Coming):
         if exchange.kind != b"application/json" or exchange.status >= 400:
             return None
         whole = exchange.held(WHOLE)
-        if whole is None:
-            return None
+        if not whole:
+            return None  # also the answer to HEAD, whose length is that of a body which does not come
         call = self.call
         call.first_byte = exchange.first_byte_at
         return self._backend.document(call, exchange, whole, self.makes)
