@@ -132,13 +132,18 @@ class LeasedBucket(_Reported):
 
     def granted(self, answer: list[Any], now: float) -> None:
         """Units from the authority, with how it stands there: [name, units, left, tight, memory]."""
-        _, units, self.left, tight, memory = answer
-        self.add(units)
-        self.stock = min(self.stock, max(self.left // 2, 1))
+        _, units, left, tight, memory = answer
+        self.left = left
+        self.free += units  # as `add` does
+        self.base += units
+        most = left >> 1 if left > 3 else 1
+        if self.stock > most:
+            self.stock = most
         self.asking_until = 0.0
         if self.dirty or self.kind != REQUESTS:
-            self.low = self.stock // 2 if units else 0
-        self.tight_until = max(self.tight_until, now + tight) if tight else self.tight_until
+            self.low = self.stock >> 1 if units else 0
+        if tight and now + tight > self.tight_until:
+            self.tight_until = now + tight
         if memory or self.denied.until:
             self.denied = Refusal(now + memory if memory else 0.0, self.left, self.denied.retry_at)
 

@@ -131,13 +131,16 @@ class Stock:
 
     def need(self, bucket: LeasedBucket, amount: int, now: float) -> list[Any]:
         """A call's need of one bucket, as it stands in an ask; what is here goes with it."""
-        deposit = min(bucket.free, amount)
+        free = bucket.free
+        if free >= amount:
+            bucket.add(-amount)
+            return [bucket.name, amount, amount, amount, *bucket.report()]
         want = amount
-        if deposit < amount and now >= bucket.asking_until:
+        if now >= bucket.asking_until:
             want += bucket.appetite(amount, now)
             bucket.asking_until = now + ANSWER
-        bucket.add(-deposit)
-        return [bucket.name, amount, want, deposit, *bucket.report()]
+        bucket.add(-free)
+        return [bucket.name, amount, want, free, *bucket.report()]
 
     # ------------------------------------------------------------------ the authority's word
 
