@@ -17,6 +17,7 @@ from gateway.front.conversation import Conversation
 from gateway.front.intake import Intake
 from gateway.front.request import CHUNKED, Head, hopeless, parse, recall, remember
 from gateway.front.stream import LAST_CHUNK
+from gateway.front.unstated import UNSTATED
 from gateway.live import Live
 from gateway.settings.schema import Bounds
 
@@ -156,6 +157,8 @@ class LaneProtocol(ClientConnection):
         self._chunks = ChunkedBody(self.bounds.body) if length == CHUNKED else None
         self.deadline = time.monotonic() + self.bounds.body_time if self._left else 0.0
         super().data_received(data[:end])
+        if head.minor == 0:  # it knows no chunks (RFC 9112, 6.1)
+            self.cycle.chunked_encoding, self.cycle.expected_content_length = False, UNSTATED
         rest = data[end:]
         if self._left:
             if rest:

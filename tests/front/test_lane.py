@@ -386,14 +386,26 @@ def test_a_stream_reaches_the_client_piece_by_piece() -> None:
     asyncio.run(scenario())
 
 
-def test_a_stream_to_an_http_1_0_client_ends_with_the_connection() -> None:
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
+def test_a_stream_to_an_http_1_0_client_ends_with_the_connection(path: bytes) -> None:
     async def scenario() -> None:
         source = Pieces(b"data: 1\n\n", b"data: 2\n\n")
-        request = post(BODY).replace(b"HTTP/1.1", b"HTTP/1.0")
+        request = post(BODY, path).replace(b"HTTP/1.1", b"HTTP/1.0")
         async with door(lambda call: stream(source)) as gate:
             _, headers, body = await gate.ask(request)
             assert b"transfer-encoding" not in headers
             assert body == b"data: 1\n\ndata: 2\n\n"
+            assert [call.outcome for call in gate.seen.settled] == ["ok"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
+def test_a_whole_answer_to_an_http_1_0_client_has_its_length(path: bytes) -> None:
+    async def scenario() -> None:
+        async with door() as gate:
+            _, headers, body = await gate.ask(post(BODY, path).replace(b"HTTP/1.1", b"HTTP/1.0"))
+            assert (headers[b"content-length"], body) == (b"11", b'{"ok":true}')
 
     asyncio.run(scenario())
 
