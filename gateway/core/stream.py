@@ -20,6 +20,7 @@ TAIL = 16 * 1024
 MAX_KEPT = 8 * 1024  # bytes of frames kept before they are looked through
 WATCHED = 2 * 1024  # the same where somebody wants to know how much has come
 LAST = 4 * 1024  # bytes of the stream's end in which its outcome is looked for
+_OPENING = 512  # bytes of a longer last frame's beginning, likewise
 MAX_TEXT = 256 * 1024  # bytes of generated text kept for counting
 
 _BOM = b"\xef\xbb\xbf"
@@ -201,7 +202,10 @@ class StreamTap:
         if not self._kept:
             return
         raw = b"".join(self._kept)
-        self._last = (self._last + raw)[-LAST:]
+        start = max(raw.rfind(b"\n\n", 0, -4), raw.rfind(b"\n\r\n", 0, -4), 0)
+        # A long frame says at its beginning what it is.
+        opening = raw[start : start + _OPENING] if len(raw) - start > LAST else b""
+        self._last = opening + (self._last + raw)[-LAST:]
         self._kept.clear()
         self._size = 0
         if (self.usage is None or self._gather) and self._written < MAX_TEXT:

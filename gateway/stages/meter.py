@@ -10,9 +10,8 @@ from gateway.core.cost import of_call
 from gateway.core.endpoints import COUNTED
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
-from gateway.core.prompt import density, measure
+from gateway.core.prompt import guessed, guessed_text
 from gateway.core.record import settled
-from gateway.core.tokens import estimate
 from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 
 _WORDED = frozenset(
@@ -61,27 +60,16 @@ class Meter(Stage):
         return text
 
     def _guess(self, call: Call, text: bytes) -> None:
-        """No usage from the provider: count what was sent and what came, and say that it is a guess.
-
-        By the kinds of characters: limits have only this until it is counted, and a quarter of the bytes is
-        far too little for figures and other scripts.
-        """
-        output = int(len(text) * max(density(text), 0.25))
-        call.usage = Usage(input=_prompted(call), output=output, source=ESTIMATED)
-
-
-def _prompted(call: Call) -> int:
-    if call.document is None:
-        return estimate(call.body)
-    prompt = measure(call.body, call.document, call.model)
-    return estimate(call.body) if prompt.attached else prompt.at(max(density(call.body), 0.25))
+        """No usage from the provider: count what was sent and what came, and say that it is a guess."""
+        prompt = guessed(call.body, call.document, call.model)
+        call.usage = Usage(input=prompt, output=guessed_text(text), source=ESTIMATED)
 
 
 def _judge(call: Call, tap: Any) -> None:
     """What no framing shows: an error told inside the stream, or an end without the words that end one."""
     if tap.error:
         call.outcome, call.code = "upstream_error", "upstream_error_event"
-    elif call.path in _WORDED and not (tap.done or tap.finished):
+    elif call.path in _WORDED and tap.usage is None and not (tap.done or tap.finished):
         call.outcome, call.code = "truncated", "upstream_closed"
 
 

@@ -25,6 +25,10 @@ FAILED = b'data: {"type":"response.failed","response":{"error":{"code":"server_e
 COMPLETED = (
     b'data: {"type":"response.completed","response":{"usage":{"input_tokens":11,"output_tokens":5}}}\n\n'
 )
+LONG = b'"output":[{"text":"%b"}]' % (b"word " * 2000)
+UNCOUNTED = b'event: response.completed\ndata: {"type":"response.completed","response":{%b}}\n\n' % LONG
+LOST = b'event: response.failed\ndata: {"type":"response.failed","response":{%b}}\n\n' % LONG
+HUGE = COMPLETED.replace(b"{", b'{"pad":"' + b"x" * 100_000 + b'",', 1)
 
 WHOLE, BROKEN, CUT = ("ok", ""), ("upstream_error", "upstream_error_event"), ("truncated", "upstream_closed")
 
@@ -87,7 +91,16 @@ def test_a_stream_of_chunks_ends_as_it_says_itself(pieces: tuple[bytes, ...], sa
 
 @pytest.mark.parametrize(
     ("pieces", "said"),
-    [((DELTA, COMPLETED), WHOLE), ((DELTA, FAILED), BROKEN), ((DELTA,), CUT)],
+    [
+        ((DELTA, COMPLETED), WHOLE),
+        ((DELTA, UNCOUNTED), WHOLE),
+        ((DELTA + UNCOUNTED,), WHOLE),
+        ((DELTA, UNCOUNTED.replace(b"\n", b"\r\n")), WHOLE),
+        ((DELTA, HUGE), WHOLE),
+        ((DELTA, FAILED), BROKEN),
+        ((DELTA, LOST), BROKEN),
+        ((DELTA,), CUT),
+    ],
 )
 def test_a_stream_of_events_ends_as_it_says_itself(pieces: tuple[bytes, ...], said: tuple[str, str]) -> None:
     assert recorded(fed(ResponsesTap(), *pieces), "/responses") == said
