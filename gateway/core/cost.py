@@ -90,15 +90,20 @@ def of_call(call: Call, backends: Mapping[str, Backend], prices: PriceList) -> i
     """What a call cost, in micro-dollars, by the price of the model that answered.
 
     The echo backend costs nothing. A model without a price costs 0 and the call says so in
-    `reasons["price"]`: unknown is not free.
+    `reasons["price"]`: unknown is not free. An answer without any usage (an image, speech) costs what the
+    model's price says of a call; a refusal by the provider nothing.
     """
     target, usage = call.target, call.usage
-    if target is None or not (usage.output or usage.total) or backends[target.backend].kind == "echo":
+    if target is None or backends[target.backend].kind == "echo":
+        return 0
+    used = usage.output or usage.total
+    if not used and (call.code or not call.model or call.method != "POST"):
         return 0
     price = prices.find(target.model or call.model)
     if price is None and call.alias and call.alias != target.model:
         price = prices.find(call.alias)
     if price is None:
-        call.reasons["price"] = "unknown"
+        if used:
+            call.reasons["price"] = "unknown"
         return 0
     return price.micros(usage)

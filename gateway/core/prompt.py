@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from gateway.core.tokens import estimate
+
 DENSEST = 23 / 32  # tokens a byte
 _FRAME = 16  # tokens that are in no text: roles, and what begins an answer
 _PER_MESSAGE = 4
@@ -118,6 +120,23 @@ def _parts(messages: list[Any]) -> Iterator[dict[str, Any]]:
 def _content(value: dict[str, Any]) -> list[dict[str, Any]]:
     content = value.get("content")
     return [each for each in content if type(each) is dict] if type(content) is list else []
+
+
+def guessed(data: bytes, document: dict[str, Any] | None, model: str) -> int:
+    """Tokens of a prompt that was used and nobody has counted: by the kinds of its characters.
+
+    A quarter of the bytes would be far too little for figures and other scripts.
+    """
+    if document is not None:
+        prompt = measure(data, document, model)
+        if not prompt.attached:
+            return prompt.at(max(density(data), 0.25))
+    return estimate(data)
+
+
+def guessed_text(text: bytes) -> int:
+    """The same of an answer's text."""
+    return int(len(text) * max(density(text), 0.25))
 
 
 def density(data: bytes) -> float:

@@ -135,6 +135,8 @@ def settled(call: Call, worker: int, now: float, text: bytes, seal: Seal | None 
         inside = usage.cached_input or usage.cache_write or usage.audio_input
         if inside or usage.reasoning or usage.audio_output:
             record.update([each for each in zip(KINDS, usage.counts(), strict=True) if each[1]])
+    elif call.cost:  # a price per call
+        record["cost_micros"] = call.cost
     begun = known.usual
     if source != PROVIDER or call.outcome != "ok" or call.code or call.tries != 1 or call.target is None:
         begun = known.settled

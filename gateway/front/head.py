@@ -71,7 +71,7 @@ def own(call: Call) -> bytes:
     """All headers the gateway adds, as a wire block."""
     usage, limits = call.usage, call.memo.get("ratelimit", b"")
     cost = b""
-    if usage.source == "provider" or usage.source == "estimated":
+    if usage.source == "provider" or usage.source == "estimated" or call.cost:
         cost = b"x-penstock-cost-usd: %d.%06d\r\n" % divmod(call.cost, 1_000_000)
     return b"x-request-id: %b\r\n%bx-penstock-overhead-ms: %.3f\r\n%b%b" % (
         call.id.encode(),

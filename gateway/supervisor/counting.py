@@ -42,4 +42,4 @@ class Counting:
             return 0
         price = self._prices.find(record.get("target", "")) or self._prices.find(record.get("alias", ""))
         usage = Usage(*(record.get(kind, 0) for kind in KINDS))
-        return price.micros(usage) if price and usage.total else 0
+        return price.micros(usage) if price else 0

@@ -47,6 +47,26 @@ def test_a_price_per_request_is_added_once() -> None:
     assert Price.of({"request": 0.01}).micros(Usage()) == 10_000
 
 
+def test_an_answer_without_usage_costs_the_price_of_a_call() -> None:
+    prices = PriceList({"image": Price.of({"request": 0.04})})
+    painted = call_of("image", Usage(), Target("up"))
+    assert of_call(painted, backends(), prices) == 40_000
+    assert of_call(painted, backends("echo"), prices) == 0
+    painted.code = "upstream_error_status"
+    assert of_call(painted, backends(), prices) == 0
+
+
+def test_what_asks_no_model_costs_nothing_where_calls_of_its_target_do() -> None:
+    prices = PriceList({"image": Price.of({"request": 0.04})})
+    upload = call_of("", Usage(), Target("up", model="image"))
+    assert of_call(upload, backends(), prices) == 0
+    listed = call_of("image", Usage(), Target("up"))
+    listed.method = "GET"
+    assert of_call(listed, backends(), prices) == 0
+    unpriced = call_of("speech", Usage(), Target("up"))
+    assert (of_call(unpriced, backends(), prices), unpriced.reasons) == (0, {})
+
+
 @given(st.fixed_dictionaries({"input": usd, "output": usd}), st.lists(tokens, min_size=7, max_size=7))
 def test_the_cost_is_the_exact_one_rounded_half_up(rates: dict[str, float], counts: list[int]) -> None:
     price = Price.of(rates)

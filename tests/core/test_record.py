@@ -85,7 +85,7 @@ def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
         "reasons": call.reasons,
         "usage_source": usage.source,
         **{kind: count if stated else 0 for kind, count in zip(KINDS, usage.counts(), strict=True)},
-        "cost_micros": call.cost if stated else 0,
+        "cost_micros": call.cost,
         "target": (target.model or call.model)[:128] if target else "",
         "tries": call.tries if target else 0,
         "queue_us": int((call.began - call.arrived) * 1e6) if call.began else 0,

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.backends.base.answer import measure
 from gateway.core.codec import dumps
 from gateway.core.tokens import count
 from gateway.core.usage import ESTIMATED, UNKNOWN, Usage
@@ -49,3 +50,12 @@ def test_a_call_without_usage_is_charged_about_what_its_texts_count(text: str) -
 
 def test_of_a_small_call_the_envelope_is_not_charged() -> None:
     assert charged("hi", "yes").input < 25
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_whole_answer_without_usage_is_charged_likewise(text: str) -> None:
+    document = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
+    made = call(document=document)
+    made.body = dumps(document)
+    measure(made, dumps({"choices": [{"message": {"content": text}}]}), b"")
+    assert made.usage == charged(text, text)

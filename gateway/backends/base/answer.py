@@ -10,8 +10,8 @@ from gateway.core.capture import generated
 from gateway.core.codec import JSONError, loads, loads_loose
 from gateway.core.endpoints import GENERATING
 from gateway.core.errors import UpstreamError
+from gateway.core.prompt import guessed, guessed_text
 from gateway.core.stream import last_usage
-from gateway.core.tokens import estimate
 from gateway.core.usage import ESTIMATED, Usage, from_openai
 from gateway.net.decode import Decoder, decodable
 from gateway.net.lines import Lines
@@ -66,7 +66,8 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
         call.usage = usage
     elif call.endpoint in GENERATING and call.method == "POST":
         text = "".join(generated(document)).encode("utf-8", "replace")
-        call.usage = Usage(input=estimate(call.body), output=estimate(text), source=ESTIMATED)
+        prompt = guessed(call.body, call.document, call.model)
+        call.usage = Usage(input=prompt, output=guessed_text(text), source=ESTIMATED)
         call.memo["text"] = text
 
 
