@@ -11,7 +11,7 @@ from gateway.observe.cell import LABELS
 _TIMES = ("total_us", "overhead_us", "queue_us", "first_byte_us", "first_token_us")
 _NAMES = (*LABELS, "cost_micros", "tries", *KINDS, *_TIMES)  # what cells know of calls
 
-Alike = tuple[tuple[Any, ...], tuple[str, ...]]  # the members that are common, and the names of others
+Alike = tuple[tuple[Any, ...], tuple[bool, ...]]  # the members that are common, and which are not
 
 
 class Pending:
@@ -24,11 +24,11 @@ class Pending:
     def add(self, sheet: Sheet) -> None:
         """Note calls, as far as cells know of them."""
         common, columns = sheet.common, sheet.columns
-        alike = tuple(map(common.get, _NAMES)), tuple([name for name in _NAMES if name in columns])
+        alike = tuple(map(common.get, _NAMES)), tuple(map(columns.__contains__, _NAMES))
         there = self._sheets.get(alike)
         if there is None:
             known = {name: common[name] for name in _NAMES if name in common}
-            there = self._sheets[alike] = Sheet(0, known, {name: [] for name in alike[1]})
+            there = self._sheets[alike] = Sheet(0, known, {name: [] for name in _NAMES if name in columns})
         there.size += sheet.size
         for name, column in there.columns.items():
             column.extend(columns[name])  # type: ignore[attr-defined]  # a list, from above

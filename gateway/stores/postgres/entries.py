@@ -30,7 +30,7 @@ class Entries:
     def _copy(self, session: Session, sheet: Sheet, replica: int, day: int) -> None:
         tagsets = self._shared.tagsets(sheet)
         labels = self._shared.labels(sheet, tagsets)
-        shared, own = written(sheet)
+        shared, own, _ = written(sheet)
         columns = [[replica] * sheet.size, [day] * sheet.size, labels, tagsets or [0] * sheet.size]
         columns += [[value] * sheet.size for value in shared.values()]
         into = ", ".join(("replica", "day", "label", "tagset", *shared, *own))

@@ -53,10 +53,11 @@ class Entries:
         return sum(sheet.size for sheet in sheets)
 
     def _insert(self, sheet: Sheet) -> None:
-        size, (common, own) = sheet.size, written(sheet)
+        size, values = sheet.size, written(sheet)
         tagsets = self._shared.tagsets(sheet)
         labels = self._shared.labels(sheet, tagsets)
-        self.hourly.add(size, labels, common, own, bool(tagsets))
+        self.hourly.add(size, labels, values, bool(tagsets))
+        common, own, _ = values
         once: dict[str, Any] = {}
         each: dict[str, Sequence[Any]] = {}
         for name, column in (("label", labels), ("client", own.pop("client", ())), ("tagset", tagsets)):

@@ -7,12 +7,12 @@ another writer it is forgotten, and the rows are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import add
-from typing import Any
 
 from gateway.stores.base.columns import HOUR_MS, SUMS
+from gateway.stores.base.entries import Written
 from gateway.stores.base.rollups import ROLLED, TAGS_ROLLED
 from gateway.stores.base.tables import Tables
 
@@ -42,18 +42,11 @@ class Hourly:
         self._tagged = False
         self._sums: dict[tuple[int, int], Sums] = {}  # label and hour → calls, then `SUMS`
 
-    def add(
-        self,
-        size: int,
-        labels: Sequence[int],
-        common: Mapping[str, Any],
-        own: Mapping[str, Sequence[Any]],
-        tagged: bool,
-    ) -> None:
-        """Calls that have been inserted, as they were written."""
+    def add(self, size: int, labels: Sequence[int], calls: Written, tagged: bool) -> None:
+        """Calls that have been inserted."""
         if self._after < 0:
             return
-        times = own.get("ts") or (common.get("ts", 0),)
+        times = calls.own.get("ts") or (calls.common.get("ts", 0),)
         first, last = min(times), max(times)
         if first < 0 or len(self._sums) > _MOST:
             self.forget()  # before 1970 databases divide otherwise
@@ -62,10 +55,10 @@ class Hourly:
         self._tagged = self._tagged or tagged
         hour = first // HOUR_MS
         if hour == last // HOUR_MS and labels[0] == labels[-1] and labels.count(labels[0]) == size:
-            self._fold((labels[0], hour), _total(size, common, own))
+            self._fold((labels[0], hour), _total(size, calls))
             return
-        hours = [ts // HOUR_MS for ts in times] if "ts" in own else repeat(hour, size)
-        for key, sums in zip(zip(labels, hours, strict=False), _each(size, common, own), strict=True):
+        hours = [ts // HOUR_MS for ts in times] if "ts" in calls.own else repeat(hour, size)
+        for key, sums in zip(zip(labels, hours, strict=False), _each(size, calls), strict=True):
             self._fold(key, sums)
 
     def _fold(self, key: tuple[int, int], sums: Sums) -> None:
@@ -101,11 +94,13 @@ def _place(db: Tables, replica: int) -> tuple[int, int]:
     return int(newest), int(rolled)
 
 
-def _total(size: int, common: Mapping[str, Any], own: Mapping[str, Sequence[Any]]) -> Sums:
-    return (size, *[sum(own[name]) if name in own else common.get(name, 0) * size for name in SUMS])
+def _total(size: int, calls: Written) -> Sums:
+    common, _, totals = calls
+    return (size, *[totals[name] if name in totals else common.get(name, 0) * size for name in SUMS])
 
 
-def _each(size: int, common: Mapping[str, Any], own: Mapping[str, Sequence[Any]]) -> Iterator[Sums]:
+def _each(size: int, calls: Written) -> Iterator[Sums]:
+    common, own, _ = calls
     columns: list[Iterable[int]] = [
         own[name] if name in own else repeat(common.get(name, 0), size) for name in SUMS
     ]
