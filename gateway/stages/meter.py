@@ -19,6 +19,10 @@ _WORDED = frozenset(
 )  # streams here say that they have ended
 
 
+# The gateway hung up on a provider that was at work, and bills for that.
+_GIVEN_UP = frozenset(("upstream_first_byte_timeout", "upstream_idle_timeout", "upstream_total_timeout"))
+
+
 class Meter(Stage):
     """Settles first of all stages (they settle in reverse order), so that the others see the usage."""
 
@@ -77,4 +81,4 @@ def _owed(call: Call) -> bool:
     """Whether tokens were used although nobody said how many."""
     if call.path[1:] not in COUNTED or not call.sent or call.method != "POST":
         return False
-    return call.status < 400 or (call.outcome in ("client_gone", "truncated"))
+    return call.status < 400 or call.outcome in ("client_gone", "truncated") or call.code in _GIVEN_UP

@@ -9,7 +9,7 @@ import pytest
 from gateway.backends.base.answer import measure
 from gateway.core.codec import dumps
 from gateway.core.tokens import count
-from gateway.core.usage import ESTIMATED, UNKNOWN, Usage
+from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 from gateway.stages.meter import Meter
 from tests.stages.given import call, parts
 
@@ -50,6 +50,30 @@ def test_a_call_without_usage_is_charged_about_what_its_texts_count(text: str) -
 
 def test_of_a_small_call_the_envelope_is_not_charged() -> None:
     assert charged("hi", "yes").input < 25
+
+
+@pytest.mark.parametrize(
+    ("code", "sent", "source"),
+    [
+        ("upstream_first_byte_timeout", 1.0, ESTIMATED),
+        ("upstream_idle_timeout", 1.0, ESTIMATED),
+        ("upstream_total_timeout", 1.0, ESTIMATED),
+        ("upstream_total_timeout", 0.0, NONE),  # it was over before there was a connection
+        ("upstream_closed", 1.0, NONE),
+        ("upstream_error_status", 1.0, NONE),
+    ],
+)
+def test_a_provider_that_was_given_up_has_the_prompt_and_one_that_fails_asks_nothing(
+    code: str, sent: float, source: str
+) -> None:
+    given = parts()
+    given.journal = cast(Any, Journal())
+    document = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello there"}]}
+    made = call(document=document)
+    made.sent, made.status, made.outcome, made.code = sent, 504, "upstream_error", code
+    Meter({}, given).settle(made)
+    assert made.usage.source == source
+    assert (made.usage.input > 0, made.usage.output) == (source == ESTIMATED, 0)
 
 
 @pytest.mark.parametrize("text", TEXTS)
