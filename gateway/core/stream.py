@@ -59,19 +59,25 @@ class StreamTap:
 
     __slots__ = (
         "_clock", "_cut", "_gather", "_held", "_hide", "_kept", "_last", "_look_in", "_most", "_passed",
-        "_scanned", "_size", "_texts", "_written", "first_token", "usage",
+        "_scanned", "_scrub", "_size", "_texts", "_written", "first_token", "usage",
     )  # fmt: skip
 
     CONTENT: re.Pattern[bytes]  # a frame with generated content
     FINISHED: re.Pattern[bytes]  # a frame that says that the model has ended
     TEXTS: tuple[re.Pattern[bytes], ...]  # generated text as the values of members, the usual one first
 
-    def __init__(self, hide_usage: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        hide_usage: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        scrub: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self.usage: Usage | None = None
         self.first_token = 0.0
         self._hide = hide_usage
         self._gather = False
         self._clock = clock
+        self._scrub = scrub  # takes out of each piece what no client may see
         self._held = b""  # the frame that has not ended yet
         self._passed = 0  # bytes of it that have gone on
         self._scanned = 0  # bytes of it in which no end is
@@ -96,7 +102,9 @@ class StreamTap:
     # -- the stream
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece, give what goes on: the same object wherever nothing is held back."""
+        """Take a piece, give what goes on: the same object wherever nothing is held back or taken out."""
+        if self._scrub is not None:
+            data = self._scrub(data)
         if self._held or not data.endswith(_WHOLE):
             return self._pieces(data)
         at = data.find(b'"usage"')

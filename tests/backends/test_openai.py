@@ -505,6 +505,21 @@ def test_an_error_is_an_answer_and_never_shows_the_credential() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
+def test_a_stream_never_shows_the_credential(path: str, coding: str) -> None:
+    told = frame({"error": {"message": f"No quota for {KEY}."}})
+    sent = gzip.compress(told) if coding == "gzip" else told
+    stream = chunked([sent], f"content-encoding: {coding}")
+
+    async def scenario() -> None:
+        async with upstream(lambda seen: stream) as up, backend(up.port) as asked:
+            answer = await asked.ask(call(path, {**CHAT, "stream": True}), UP)
+            assert await whole(answer) == told.replace(KEY.encode(), b"***")
+
+    run(scenario())
+
+
 # -- several keys
 
 

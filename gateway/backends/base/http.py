@@ -244,7 +244,9 @@ class HttpBackend:
         return [(name, self._scrub(value)) for name, value in passed_on(exchange.headers)]
 
     def _tap(self, call: Call, hide: bool) -> StreamTap:
-        return ChatTap(hide) if call.endpoint in _CHAT else ResponsesTap()
+        if call.endpoint in _CHAT:
+            return ChatTap(hide, scrub=self._scrub)
+        return ResponsesTap(scrub=self._scrub)
 
     # -- the list of models
 
