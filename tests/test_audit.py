@@ -193,6 +193,17 @@ def test_a_file_that_is_no_export_says_where(
     assert said.status == 1 and "audit.jsonl:2: not a line of penstock audit export" in said.err
 
 
+@pytest.mark.parametrize("twice", ['"action":"x"', '"detail":{"a":1}', '"hash":"x"'])
+def test_a_copy_in_which_something_stands_twice_is_refused(audited: Run, twice: str) -> None:
+    exported = audited("audit", "export").out
+    Path("audit.jsonl").write_text(exported.replace("{", "{" + twice + ",", 1))
+    said = audited("audit", "verify", "audit.jsonl")
+    assert said.status == 1 and "audit.jsonl:1: " in said.err and "a member is there twice" in said.err
+    lines = [json.dumps(json.loads(line), indent=None) for line in exported.splitlines()]
+    Path("audit.jsonl").write_text("\n".join(lines))
+    assert audited("audit", "verify", "audit.jsonl").status == 0
+
+
 @pytest.mark.parametrize("text", ["r1", "r1:6", "r1:0:" + "a" * 64, "r1:6:xyz", "r1:six:" + "a" * 64])
 def test_an_expectation_in_another_form_says_what_is_right(audited: Run, text: str) -> None:
     said = audited("audit", "verify", "--expect", text)

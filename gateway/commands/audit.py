@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from argparse import Namespace
@@ -15,7 +16,7 @@ from gateway.commands.ledger import opened
 from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
 from gateway.core.audit import ChainState, members, record_of, verify
-from gateway.core.codec import JSONError, canonical, loads
+from gateway.core.codec import canonical, loads
 from gateway.core.moment import iso
 from gateway.core.records import AuditRecord, Records
 from gateway.settings.schema import Settings
@@ -137,9 +138,20 @@ def _of_file(file: Path, expected: list[Head]) -> dict[str, ChainState]:
 def _parsed(name: str, lines: Iterable[bytes]) -> Iterator[AuditRecord]:
     for number, line in enumerate(lines, 1):
         try:
-            yield record_of(loads(line))
-        except (JSONError, TypeError) as error:
+            document = loads(line)
+            if canonical(document) != line.strip():  # written anew, or with more than is read
+                json.loads(line, object_pairs_hook=_once)
+            yield record_of(document)
+        except (ValueError, TypeError) as error:
             raise Refused(f"{name}:{number}: not a line of penstock audit export: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose members are there once: of two, another reader might take the other."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is there twice")
+    return members
 
 
 def _tell(states: dict[str, ChainState]) -> None:
