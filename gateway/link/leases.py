@@ -75,18 +75,20 @@ class LeaseClient:
 
         FaultError where what is leased is all there is: the shared store is lost, and the rule says "closed".
         """
-        low = False
+        low: list[tuple[LeasedBucket, int]] | None = None
         for bucket, amount in charges:
             bucket.free = free = bucket.free - amount
             if free < bucket.low:
                 if free < 0:
                     _untake(charges, bucket)
                     return self._short(charges, tokens, micros)
-                low = True
-        if low:
-            for bucket, amount in charges:
-                if bucket.free < bucket.low:
-                    self._touch(bucket, amount)
+                if low is None:
+                    low = [(bucket, amount)]
+                else:
+                    low.append((bucket, amount))
+        if low is not None:
+            for bucket, amount in low:
+                self._touch(bucket, amount)
         return Hold(tokens, micros, charges)
 
     async def take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial:
