@@ -135,9 +135,12 @@ class ClientConnection(HttpToolsProtocol):
 
     def _take_over(self) -> bool:
         """Take the answer out of uvicorn's hands; too late once it has begun to write one."""
+        if self.cycle is None or self.cycle.response_complete:
+            return True  # it has begun nothing with this request
         if self.cycle.response_started:
             return False
         self.cycle.disconnected = True
+        self.cycle.waiting_for_100_continue = False
         self.cycle.message_event.set()
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import CallerError, GatewayError
 from gateway.front import body as bodies
 from gateway.front.chunked import ChunkedBody
 from gateway.front.connection import AHEAD, BODY, BUSY, COLD, HEAD, SHUT, ClientConnection
@@ -156,7 +156,9 @@ class LaneProtocol(ClientConnection):
         self._left = length
         self._chunks = ChunkedBody(self.bounds.body) if length == CHUNKED else None
         self.deadline = time.monotonic() + self.bounds.body_time if self._left else 0.0
-        super().data_received(data[:end])
+        super().data_received(_plain(data[:end], head))
+        if self._state == SHUT:
+            return
         if head.minor == 0:  # it knows no chunks (RFC 9112, 6.1)
             self.cycle.chunked_encoding, self.cycle.expected_content_length = False, UNSTATED
         rest = data[end:]
@@ -190,6 +192,10 @@ class LaneProtocol(ClientConnection):
             if self._answered:
                 self._next()
 
+    def send_400_response(self, msg: str) -> None:
+        """Uvicorn's parser knows a list of methods, and no other reason to refuse what comes to it."""
+        self._refuse(CallerError("This method is not offered.", status=405, code="caller_method_not_allowed"))
+
     def on_response_complete(self) -> None:
         """The cold lane's answer has been written (called by uvicorn's cycle)."""
         self.server_state.total_requests += 1
@@ -199,3 +205,10 @@ class LaneProtocol(ClientConnection):
         self.flow.resume_reading()
         if not self._left:
             self._next()
+
+
+def _plain(data: bytes, head: Head) -> bytes:
+    """A head without its wish for another protocol, which may be ignored (RFC 9110, 7.8) and is here."""
+    if all([name != b"upgrade" for name, _ in head.headers]):
+        return data
+    return b"\r\n".join([line for line in data.split(b"\r\n") if line[:8].lower() != b"upgrade:"])

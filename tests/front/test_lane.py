@@ -135,6 +135,46 @@ def test_a_message_with_two_readings_is_refused_and_closed_and_nothing_is_forwar
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("minor", [b"0", b"1"])
+@pytest.mark.parametrize("before", [b"", b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_a_method_that_nobody_knows_is_refused_in_the_error_shape(before: bytes, minor: bytes) -> None:
+    async def scenario() -> None:
+        async with door() as gate:
+            got = await gate.raw(before + b"FETCH /v1/files HTTP/1.%b\r\nHost: a\r\n\r\n" % minor)
+            head, _, body = got[got.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 405 ") and b"connection: close" in head
+            assert json.loads(body)["error"]["code"] == "caller_method_not_allowed"
+            assert len(gate.seen.calls) == bool(before)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_refused_is_not_asked_for_the_rest_of_its_body(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        head = FILES + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async with door() as gate:
+            got = await gate.raw(head + b"zz\r\n")
+            assert got.startswith(b"HTTP/1.1 400 ") and gate.seen.calls == []
+
+    asyncio.run(scenario())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
+def test_the_wish_for_another_protocol_is_ignored(path: bytes) -> None:
+    async def scenario() -> None:
+        extra = b"upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        request = post(BODY, path, extra).replace(b"Connection: close", b"Connection: Upgrade")
+        async with door() as gate:
+            got = await gate.raw(request + post(BODY, path))
+            assert got.count(b"HTTP/1.1 200 OK") == 2
+            assert [call.body for call in gate.seen.calls] == [BODY, BODY]
+
+    asyncio.run(scenario())
+
+
 def test_what_follows_a_refused_message_is_never_read_as_a_request() -> None:
     async def scenario() -> None:
         smuggled = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
