@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any
 
 from gateway.core.sheet import Sheet
@@ -69,11 +69,13 @@ class Entries:
 
     def _write(self, size: int, once: dict[str, Any], each: dict[str, Sequence[Any]]) -> None:
         shape = (tuple(once), tuple(each))
-        common, columns = tuple(once.values()), tuple(each.values())
-        values: tuple[Any, ...] = ()
-        if size >= _ROWS[-1]:
-            values = tuple(chain.from_iterable(zip(*columns, strict=True)))
+        common, columns = list(once.values()), list(each.values())
         run, width, done = self._db.cursor().execute, len(each), 0
+        values: list[Any] = []
+        if size >= _ROWS[-1]:  # row by row, as they are bound
+            values = [None] * (size * width)
+            for place, column in enumerate(columns):
+                values[place::width] = column
         for rows in _ROWS:
             if size - done >= rows and rows * width + len(once) <= _VALUES:
                 insert = self._statement(shape, rows)
@@ -99,7 +101,5 @@ class Entries:
         return f"INSERT INTO entries ({into}) VALUES {', '.join([row] * rows)}"
 
 
-def _singly(
-    common: tuple[Any, ...], columns: Sequence[Sequence[Any]], size: int
-) -> Iterator[tuple[Any, ...]]:
+def _singly(common: Sequence[Any], columns: Sequence[Sequence[Any]], size: int) -> Iterator[tuple[Any, ...]]:
     return zip(*[repeat(value, size) for value in common], *columns, strict=True)
