@@ -17,7 +17,7 @@ from gateway.core.cost import PriceList
 from gateway.core.credential import expired, revoked
 from gateway.core.errors import CallerError, GatewayError
 from gateway.core.keys import Keys
-from gateway.core.limit import MICROS, Bucket, Denial, Hold, LimitRule, Standing
+from gateway.core.limit import MICROS, Bucket, Charges, Denial, Hold, LimitRule, Standing
 from gateway.core.parts import Parts
 from gateway.core.principal import ANYONE, KeyEntry
 from gateway.front import body
@@ -31,29 +31,23 @@ class Tally:
     """Leases that always have room, and note what was asked of them."""
 
     def __init__(self) -> None:
-        self.charges: tuple[tuple[Bucket, int], ...] = ()
+        self.charges: Charges = ()
         self.degraded = False
 
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """A bucket without an account."""
         return SimpleNamespace(rule=rule, value=value, left=rule.amount, free=0)
 
-    def try_take(
-        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
-    ) -> Hold | Denial | None:
+    def try_take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial | None:
         """Note the charges."""
         self.charges = charges
         return Hold(tokens, micros, charges)
 
-    async def take(
-        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
-    ) -> Hold | Denial:
+    async def take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial:
         """Never needed: `try_take` always gives a Hold."""
         return Hold(tokens, micros, charges)
 
-    def top_up(
-        self, hold: Hold, charges: tuple[tuple[Bucket, int], ...], done: Callable[[Denial | None], None]
-    ) -> None:
+    def top_up(self, hold: Hold, charges: Charges, done: Callable[[Denial | None], None]) -> None:
         """Always granted."""
         done(None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
@@ -108,6 +108,25 @@ class Bucket(Protocol):
     free: int
 
 
+Charges = Iterable[tuple[Bucket, int]]  # what a call takes of each of its buckets; may be gone through again
+
+
+class Bill:
+    """Charges in two rows instead of in pairs: of many calls under way each keeps fewer objects."""
+
+    __slots__ = ("amounts", "buckets")
+
+    def __init__(self, buckets: tuple[Bucket, ...], amounts: tuple[int, ...]) -> None:
+        self.buckets = buckets
+        self.amounts = amounts  # as many as there are buckets, or more
+
+    def __iter__(self) -> Iterator[tuple[Bucket, int]]:
+        return zip(self.buckets, self.amounts, strict=False)
+
+    def __len__(self) -> int:
+        return len(self.buckets)
+
+
 @dataclass(slots=True)
 class Hold:
     """A reservation of one call against all of its buckets, settled once.
@@ -118,7 +137,7 @@ class Hold:
 
     tokens: int
     micros: int
-    charges: tuple[tuple[Bucket, int], ...] = ()
+    charges: Charges = ()
     settled: bool = False
     output: int = 0
 

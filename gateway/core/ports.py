@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from gateway.core.call import Call
 from gateway.core.group import Tenant
 from gateway.core.keep import Keep
-from gateway.core.limit import Bucket, Denial, Hold, LimitRule, Spent, Standing
+from gateway.core.limit import Bucket, Charges, Denial, Hold, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.records import Actor
 from gateway.core.reply import Coming, Event, Reply
@@ -111,26 +111,20 @@ class Leases(Protocol):
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """The bucket of a rule for one scope value (`core.limit.scope_value`); the same object each time."""
 
-    def try_take(
-        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
-    ) -> Hold | Denial | None:
+    def try_take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial | None:
         """All or nothing, at once, from what is leased here. None: the authority must be asked (`take`).
 
         `tokens` and `micros` are what the Hold says was reserved.
         """
 
-    async def take(
-        self, charges: tuple[tuple[Bucket, int], ...], tokens: int = 0, micros: int = 0
-    ) -> Hold | Denial:
+    async def take(self, charges: Charges, tokens: int = 0, micros: int = 0) -> Hold | Denial:
         """All or nothing, asking the authority for what is missing.
 
         Raises `FaultError` when the authority does not answer in time and a rule is not
         `on_store_loss = "open"`.
         """
 
-    def top_up(
-        self, hold: Hold, charges: tuple[tuple[Bucket, int], ...], done: Callable[[Denial | None], None]
-    ) -> None:
+    def top_up(self, hold: Hold, charges: Charges, done: Callable[[Denial | None], None]) -> None:
         """Add to a hold, all or nothing. `done` is called once, at once where nobody has to be asked.
 
         With None when the hold has grown (or was settled meanwhile), else with why not; where the authority

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gateway.core.errors import FaultError
 from gateway.core.limit import Denial, Hold, LimitRule
 
-Charges = tuple[tuple[Any, int], ...]  # of LeasedBucket and amount; Any, as the port knows only Bucket
+Charges = Iterable[tuple[Any, int]]  # of LeasedBucket and amount; Any, as the port knows only Bucket
 Outcome = Hold | Denial | FaultError
 Later = Callable[[float, Callable[[], None]], object]  # in so many seconds
 
@@ -77,5 +77,5 @@ def unavailable(rule: LimitRule) -> FaultError:
 
 def unanswered(charges: Charges) -> Denial:
     """Nobody said that there is more: as far as is known here, there is none."""
-    bucket = next((bucket for bucket, amount in charges if bucket.free < amount), charges[0][0])
+    bucket = next((bucket for bucket, amount in charges if bucket.free < amount), next(iter(charges))[0])
     return Denial(bucket.rule, bucket.value, max(bucket.free, 0), 1.0)

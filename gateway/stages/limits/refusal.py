@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from gateway.core.errors import PolicyError
-from gateway.core.limit import Bucket, Denial, LimitRule
+from gateway.core.limit import Charges, Denial, LimitRule
 from gateway.stages.limits.told import up
-
-Charges = tuple[tuple[Bucket, int], ...]
 
 _CODES = {"usd": "policy_budget_exceeded", "concurrent": "policy_concurrency_limited"}
 _TOLD = ("requests", "tokens")  # units whose x-ratelimit-* stand on every answer

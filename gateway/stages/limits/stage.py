@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from gateway.core.call import Call
-from gateway.core.limit import Bucket, Denial, Hold
+from gateway.core.limit import Bill, Charges, Denial, Hold
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.principal import Principal
@@ -20,8 +20,6 @@ from gateway.stages.limits.growth import Growth
 from gateway.stages.limits.refusal import refused, unpriced
 from gateway.stages.limits.terms import MODEL, Compiler, Terms
 from gateway.stages.limits.told import wire
-
-Charges = tuple[tuple[Bucket, int], ...]
 
 
 class Limits(Stage):
@@ -63,7 +61,7 @@ class Limits(Stage):
             if most is None and not terms.habits[0].turn & 3 and (most := bounds(call, terms)) is not None:
                 lesson = Lesson(call, terms)
             if most is not None:
-                charges = tuple(zip(terms.buckets, form.amounts(most), strict=False))
+                charges = Bill(terms.buckets, form.amounts(most))
                 taken = self._leases.try_take(charges, most[1], most[2])
                 if type(taken) is Hold:
                     taken.output = most[5]
@@ -82,7 +80,7 @@ class Limits(Stage):
         if form.measured and not claim.plenty(amounts):
             claim.moderate(call)
             amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
-        charges = tuple(zip(terms.buckets, form.amounts(amounts), strict=False))
+        charges = Bill(terms.buckets, form.amounts(amounts))
         taken = self._leases.try_take(charges, amounts[1], amounts[2])
         if type(taken) is Hold:
             taken.output = claim.output
@@ -114,8 +112,8 @@ class Limits(Stage):
 
     def _unmeasured(self, call: Call, terms: Terms) -> Awaitable[None] | None:
         """A call that nobody can say anything of beforehand but that it is one."""
-        charges = tuple(zip(terms.buckets, terms.form.amounts((1, 0, 0, 1, 0, 0)), strict=False))
-        taken = self._leases.try_take(charges) if charges else Hold(0, 0)
+        charges = Bill(terms.buckets, terms.form.amounts((1, 0, 0, 1, 0, 0)))
+        taken = self._leases.try_take(charges) if terms.buckets else Hold(0, 0)
         if not isinstance(taken, Hold):
             return self._haggle(call, terms, None, charges, taken)
         self._keep(call, terms, None, taken)
@@ -149,7 +147,7 @@ class Limits(Stage):
         unit = denial.rule.unit
         if claim is not None and unit not in ("requests", "concurrent") and claim.less(call):
             amounts = (1, claim.tokens, claim.micros(), 1, claim.input, claim.output)
-            return tuple(zip(terms.buckets, terms.form.amounts(amounts), strict=False))
+            return Bill(terms.buckets, terms.form.amounts(amounts))
         counted = ("limits", denial.rule.id, "refused")
         self._counts[counted] = self._counts.get(counted, 0) + 1
         call.reasons["limit"] = denial.rule.id
