@@ -89,8 +89,8 @@ class Turnover:
             self._previous = self._revisions.current
             await self._adopt(settings)
             log.info("revision %s serves from now on", settings.revision)
-        await self._keeper.refused(self._revisions.current.revision, self._revisions.fault)
         self._report.metrics.revision(self._revisions.current.revision, not self._revisions.fault)
+        await self._keeper.refused(self._revisions.current.revision, self._revisions.fault)
 
     async def _adopt(self, settings: Settings) -> None:
         """Hand a revision to everyone: limits first, so that they know what the workers will ask about."""
