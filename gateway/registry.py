@@ -87,15 +87,18 @@ def stages(settings: Settings, parts: Parts) -> list[Stage]:
 
 def _plugin(use: str, options: Mapping[str, object], parts: Parts) -> Stage | None:
     """None for a listener: those live in the supervisor."""
+    found = _ours(use)
+    return None if issubclass(found, Listener) else found(options, parts)
+
+
+def _ours(use: str) -> type[Any]:
     found = load(use)
-    if issubclass(found, Listener):
-        return None
-    if not issubclass(found, Stage):
+    if not issubclass(found, Stage | Listener):
         raise NotLoadable(
             f"{use!r} is neither a Stage nor a Listener: derive it from gateway.core.ports.Stage"
             " or gateway.core.notice.Listener"
         )
-    return found(options, parts)
+    return found
 
 
 def ledger(settings: Settings, data: Path, replica: str) -> LedgerStore:
@@ -107,6 +110,15 @@ def ledger(settings: Settings, data: Path, replica: str) -> LedgerStore:
         store = load(LEDGERS["postgresql"])(url.reveal(), replica)
     store.chain = replica
     return cast(LedgerStore, store)
+
+
+def amiss(use: str) -> str:
+    """What is wrong with the class of a plugin, "" where nothing is."""
+    try:
+        _ours(use)
+    except NotLoadable as error:
+        return str(error)
+    return ""
 
 
 def listeners(settings: Settings) -> list[tuple[str, Listener, Mapping[str, object]]]:

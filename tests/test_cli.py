@@ -157,6 +157,21 @@ def test_check_tells_every_fault_and_is_status_1(run: Run) -> None:
     assert said.out.splitlines()[-1] == "2 faults"
 
 
+def test_check_tells_of_a_plugin_that_can_not_be_had_where_it_stands(run: Run) -> None:
+    write(
+        '[[plugins]]\nuse = "plugins.example:Example"\n[[plugins]]\nuse = "plugins.nothing:Nothing"\n'
+        '[[plugins]]\nuse = "json:JSONDecoder"\n[server]\nlistn = "x"\n'
+    )
+    said = run("check")
+    assert said.status == 1 and said.out.endswith("3 faults\n")
+    assert re.search(
+        r"toml:4:7 +plugins\[1\]\.use +'plugins\.nothing:Nothing': the module .* imported", said.out
+    )
+    assert re.search(
+        r"toml:6:7 +plugins\[2\]\.use +'json:JSONDecoder' is neither a Stage nor a Listen", said.out
+    )
+
+
 def test_check_speaks_json(run: Run) -> None:
     write("[auth]\nmode = 'opn'\n")
     said = run("check", "--json")

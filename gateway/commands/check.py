@@ -8,6 +8,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from gateway.commands.output import config_path, say_json
+from gateway.registry import amiss
 from gateway.settings.faults import ConfigError
 from gateway.settings.load import load
 from gateway.settings.schema import Settings
@@ -22,7 +23,7 @@ def run(args: Namespace) -> int:
         return 0
     path = config_path(args)
     try:
-        settings = load(path, os.environ)
+        settings = load(path, os.environ, amiss=amiss)
     except ConfigError as error:
         if args.json:
             say_json({"valid": False, "faults": [asdict(fault) for fault in error.faults]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path as FilePath
@@ -32,6 +32,7 @@ class Reading:
 
     environ: Mapping[str, str]
     resolve: bool = True  # a secret that can't be had is a fault; else a warning
+    amiss: Callable[[str], str] = lambda use: ""  # what is wrong with the class of a plugin
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ def load(
     execs: Execs | None = None,
     draft: str | None = None,
     texts: dict[str, str] | None = None,
+    amiss: Callable[[str], str] = lambda use: "",
 ) -> Settings:
     """The settings in a file, or of the zero-configuration mode. Raises `ConfigError` with all faults.
 
     Without `resolve`, secrets that can't be had are warnings, and no command is run for them: for commands
     of ours that need none. `execs` keeps what commands gave from one reading to the next. A `draft` is read
-    in place of what stands in the file. `texts` gets the files as they were read, by path.
+    in place of what stands in the file. `texts` gets the files as they were read, by path. `amiss` says of
+    each plugin's class what is wrong with it.
     """
     reader = Reader(draft)
     if path is None:
@@ -47,7 +49,7 @@ def load(
         tree = reader.read(path, str(path))
     if texts is not None:
         texts.update(reader.texts)
-    reading = Reading(environ, resolve, execs=execs or Execs())
+    reading = Reading(environ, resolve, amiss, execs=execs or Execs())
     if not reader.incomplete:
         settings = _read(tree, reading)
     faults = [*reader.faults, *reading.faults]

@@ -49,8 +49,11 @@ def _secret(name: str, text: str) -> bool:
 
 
 def _plugin(values: dict[str, Any], node: Node, reading: Reading) -> tuple[str, dict[str, Any]]:
+    use, where = values.get("use", ""), node.child("use")
+    if use and use is not INVALID and where is not None and (why := reading.amiss(use)):
+        reading.fault(where, why)
     options = {key: _plain(item, reading) for key, item in node.value.items() if key != "use"}
-    return values.get("use", ""), options
+    return use, options
 
 
 PLUGIN = Table(

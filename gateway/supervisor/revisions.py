@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.registry import amiss
 from gateway.settings.exec import Execs
 from gateway.settings.faults import ConfigError
 from gateway.settings.load import load
@@ -29,7 +30,7 @@ class Revisions:
         self._environ = environ
         self.execs = Execs()
         texts: dict[str, str] = {}
-        self.current = load(path, environ, execs=self.execs, texts=texts)
+        self.current = load(path, environ, execs=self.execs, texts=texts, amiss=amiss)
         self._texts = {self.current.revision: texts}
         self.fault = ""  # why the newest configuration does not serve
         self._watched = self.current.sources
@@ -44,7 +45,7 @@ class Revisions:
         self._seen = fingerprint(self._watched)  # before reading: a later change is seen next time
         texts: dict[str, str] = {}
         try:
-            fresh = load(self._path, self._environ, execs=self.execs, texts=texts)
+            fresh = load(self._path, self._environ, execs=self.execs, texts=texts, amiss=amiss)
         except ConfigError as error:
             self._watch({*self._watched, *(str(Path(fault.file).absolute()) for fault in error.faults)})
             self.refuse(str(error))
