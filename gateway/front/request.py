@@ -185,7 +185,9 @@ def _read_line(line: bytes) -> tuple[str, str, bytes, str, int]:
         raise CallerError("This method is not offered.", status=405, code="caller_method_not_allowed")
     parts = _TARGET.match(target)
     if parts is None:
-        raise CallerError("The request target must be a path such as /v1/chat/completions.")
+        raise CallerError(
+            "The request target must be a path such as /v1/chat/completions; write other characters as %XX."
+        )
     path, query = parts.group(1), parts.group(2)
     if _DOTS.search(path):
         raise CallerError("The path must not hold empty or dot segments.")

@@ -81,4 +81,4 @@ def _owed(call: Call) -> bool:
     """Whether tokens were used although nobody said how many."""
     if call.path[1:] not in COUNTED or not call.sent or call.method != "POST":
         return False
-    return call.status < 400 or call.outcome in ("client_gone", "truncated") or call.code in _GIVEN_UP
+    return call.status < 300 or call.outcome in ("client_gone", "truncated") or call.code in _GIVEN_UP

@@ -116,3 +116,13 @@ def test_an_answer_that_knows_no_such_words_is_whole_when_it_has_ended(tap: Stre
 
 def test_what_is_known_of_an_end_already_stands() -> None:
     assert recorded(fed(ChatTap(), WORD, ERROR), outcome="client_gone") == ("client_gone", "")
+
+
+@pytest.mark.parametrize(("status", "source"), [(200, "estimated"), (302, "none"), (400, "none")])
+def test_only_an_answer_that_was_made_is_owed_for(status: int, source: str) -> None:
+    given = parts()
+    given.journal = cast(Any, Journal())
+    made = call("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hello"}]})
+    made.status, made.outcome, made.sent = status, "ok", 1.0
+    Meter({}, given).settle(made)
+    assert cast(Any, given.journal).records[0].get("usage_source", "none") == source
