@@ -20,7 +20,14 @@ _WORDED = frozenset(
 
 
 # The gateway hung up on a provider that was at work, and bills for that.
-_GIVEN_UP = frozenset(("upstream_first_byte_timeout", "upstream_idle_timeout", "upstream_total_timeout"))
+_GIVEN_UP = frozenset(
+    (
+        "upstream_first_byte_timeout",
+        "upstream_idle_timeout",
+        "upstream_total_timeout",
+        "gateway_draining",
+    )
+)
 
 
 class Meter(Stage):

@@ -126,3 +126,13 @@ def test_only_an_answer_that_was_made_is_owed_for(status: int, source: str) -> N
     made.status, made.outcome, made.sent = status, "ok", 1.0
     Meter({}, given).settle(made)
     assert cast(Any, given.journal).records[0].get("usage_source", "none") == source
+
+
+def test_a_call_that_the_drain_cut_off_has_sent_its_prompt() -> None:
+    given = parts()
+    given.journal = cast(Any, Journal())
+    made = call("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hello"}]})
+    made.status, made.outcome, made.code, made.sent = 503, "failed", "gateway_draining", 1.0
+    Meter({}, given).settle(made)
+    (record,) = cast(Any, given.journal).records
+    assert record["usage_source"] == "estimated" and record["input"] > 0
