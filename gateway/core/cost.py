@@ -91,13 +91,13 @@ def of_call(call: Call, backends: Mapping[str, Backend], prices: PriceList) -> i
 
     The echo backend costs nothing. A model without a price costs 0 and the call says so in
     `reasons["price"]`: unknown is not free. An answer without any usage (an image, speech) costs what the
-    model's price says of a call; a refusal by the provider nothing.
+    model's price says of a call; a refusal or a redirect by the provider nothing.
     """
     target, usage = call.target, call.usage
     if target is None or backends[target.backend].kind == "echo":
         return 0
     used = usage.output or usage.total
-    if not used and (call.code or not call.model or call.method != "POST"):
+    if not used and (call.code or call.status >= 300 or not call.model or call.method != "POST"):
         return 0
     price = prices.find(target.model or call.model)
     if price is None and call.alias and call.alias != target.model:

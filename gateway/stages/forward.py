@@ -16,6 +16,7 @@ from gateway.core.ports import Stage
 from gateway.core.record import opened
 from gateway.core.reply import Coming, Reply
 from gateway.core.route import Target
+from gateway.core.usage import NONE
 
 
 class Forward(Stage):
@@ -84,7 +85,8 @@ class Forward(Stage):
                 reply.tap.watch(growth.look)
             return reply
         call.replied = time.monotonic()
-        call.cost = of_call(call, self._backends, self._prices)
+        if reply.status < 300 or call.usage.source != NONE:
+            call.cost = of_call(call, self._backends, self._prices)
         return reply
 
 

@@ -54,6 +54,8 @@ def test_an_answer_without_usage_costs_the_price_of_a_call() -> None:
     assert of_call(painted, backends("echo"), prices) == 0
     painted.code = "upstream_error_status"
     assert of_call(painted, backends(), prices) == 0
+    painted.code, painted.status = "", 307
+    assert of_call(painted, backends(), prices) == 0
 
 
 def test_what_asks_no_model_costs_nothing_where_calls_of_its_target_do() -> None:

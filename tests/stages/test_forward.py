@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core.call import Call
+from gateway.core.cost import Price, PriceList
 from gateway.core.errors import UpstreamError
 from gateway.core.reply import Coming, Reply
 from gateway.core.route import Plan, Target
@@ -130,5 +131,20 @@ def test_the_last_target_s_error_is_the_call_s() -> None:
             refused.plan = broken.plan
             answer = await asked(stage, refused)
             assert (answer.status, refused.code) == (503, "upstream_error_status")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("status", "cost"), [(200, 40_000), (307, 0), (400, 0)])
+def test_an_answer_without_usage_costs_the_price_of_a_call_where_it_is_one(status: int, cost: int) -> None:
+    async def scenario() -> None:
+        answer = document({"data": []}, status=status)
+        async with two(first=[answer]) as (stage, *_):
+            stage._prices = PriceList({"m": Price.of({"request": 0.04})})
+            painted = made()
+            painted.path, painted.endpoint = "/images/generations", "images/generations"
+            painted.plan = Plan(PLAN.targets[:1], "exact", "m")
+            assert (await asked(stage, painted)).status == status
+            assert painted.cost == cost
 
     run(scenario())
