@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.core.limit import LimitRule, Spent, counted
 from gateway.core.sheet import Sheet
-from gateway.core.usage import KINDS, UNKNOWN
+from gateway.core.usage import KINDS, NONE, UNKNOWN
 
 
 def inherited(journals: Path, boot: str) -> frozenset[int]:
@@ -28,8 +28,15 @@ def records(sheets: Iterable[Sheet], workers: frozenset[int]) -> Iterator[dict[s
         if workers.isdisjoint(numbers):
             continue
         for record in sheet.records():
-            if record.get("worker") in workers and record.get("outcome") != "refused":
+            if record.get("worker") in workers and _charged(record):
                 yield record
+
+
+def _charged(record: dict[str, Any]) -> bool:
+    """Not what was refused, nor what nobody was asked for; as `stores.base.spent` has it."""
+    return record.get("outcome") != "refused" and bool(
+        record.get("backend") or record.get("usage_source", NONE) != NONE
+    )
 
 
 def spent(rule: LimitRule, record: dict[str, Any]) -> Iterator[Spent]:

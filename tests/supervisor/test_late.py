@@ -109,3 +109,22 @@ def test_what_is_charged_when_it_is_booked_is_not_charged_again_as_recounted(tmp
     made.earlier = frozenset({3})
     made.recounted([(call(3), call(3, output=100))])
     assert used(made, TOKENS) == {}
+
+
+def test_what_the_gateway_answered_itself_was_charged_nothing_and_is_not_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    now = int(time.time() * 1000)
+    rules = [LimitRule(f"r{per}", ("key",), "requests", 10, per) for per in (60.0, 86_400.0)]
+    rules.append(LimitRule("rday", ("key",), "requests", 10, calendar="month"))
+    own = {"ts": now, "endpoint": "models", "method": "GET", "usage_source": "none", "input": 0, "output": 0}
+    calls = [call(3, **own), call(3, **own, backend="up"), call(3, **own, outcome="client_gone")]
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    ledger.open()
+    ledger.commit(calls, {})
+    made = limits(ledger, *rules)
+    ledger.close()
+    assert set(used(made, *rules).values()) == {1}
+    made.earlier = frozenset({3})
+    made.posted(tabulated(calls))
+    assert set(used(made, *rules).values()) == {2}

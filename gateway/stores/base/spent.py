@@ -14,6 +14,8 @@ _SUMMED = (
     "s.input + s.cached_input + s.cache_write + s.audio_input", "s.output + s.reasoning + s.audio_output",
     "s.cost_micros", "s.hold_tokens", "s.hold_micros",
 )  # fmt: skip
+# Not what was refused, nor what the gateway has answered itself (the list of models) or nobody waited for.
+_CHARGED = "l.outcome <> 'refused' AND NOT (l.backend = '' AND l.usage_source = 'none')"
 _SLICES = 60  # of a rolling window, as the authority counts it
 _LONG = 30 * 24  # hours: from there on windows slide by whole days
 
@@ -82,9 +84,9 @@ def _ended(
 
 
 def _rows(db: Tables, source: Source, names: Sequence[str]) -> Iterable[Any]:
-    """These columns, source of usage, tag, period, calls, sums. Refused calls were charged nothing."""
+    """These columns, source of usage, tag, period, calls, sums: of the calls that were charged something."""
     columns = [f'l."{name}"' for name in (*names, "usage_source")]
-    statement = totals(source, columns, _SUMMED, "l.outcome <> 'refused'")
+    statement = totals(source, columns, _SUMMED, _CHARGED)
     return db.execute(statement, source.values).fetchall()
 
 
