@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend", "tag")
 # `tokens` are those of prompt and answer together. New units stand at the end: places are indices.
@@ -112,11 +112,14 @@ Charges = Iterable[tuple[Bucket, int]]  # what a call takes of each of its bucke
 
 
 class Bill:
-    """Charges in two rows instead of in pairs: of many calls under way each keeps fewer objects."""
+    """Charges in two rows instead of in pairs: of many calls under way each keeps fewer objects.
+
+    Leases `zip` the rows themselves: this one's iterator and zip's keyword take 3,000 instructions a call.
+    """
 
     __slots__ = ("amounts", "buckets")
 
-    def __init__(self, buckets: tuple[Bucket, ...], amounts: tuple[int, ...]) -> None:
+    def __init__(self, buckets: tuple[Any, ...], amounts: tuple[int, ...]) -> None:
         self.buckets = buckets
         self.amounts = amounts  # as many as there are buckets, or more
 

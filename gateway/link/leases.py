@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Denial, Hold, LimitRule, Standing
+from gateway.core.limit import Bill, Denial, Hold, LimitRule, Standing
 from gateway.link.bucket import REQUESTS, LeasedBucket
 from gateway.link.standing import Standings
 from gateway.link.stock import Stock
@@ -76,7 +76,8 @@ class LeaseClient:
         FaultError where what is leased is all there is: the shared store is lost, and the rule says "closed".
         """
         low: list[tuple[LeasedBucket, int]] | None = None
-        for bucket, amount in charges:
+        pairs = zip(charges.buckets, charges.amounts) if type(charges) is Bill else charges  # noqa: B905
+        for bucket, amount in pairs:
             bucket.free = free = bucket.free - amount
             if free < bucket.low:
                 if free < 0:
@@ -144,7 +145,8 @@ class LeaseClient:
         charges: Charges = hold.charges
         amounts = (0, tokens, micros, 0, input, output)  # by kind
         era = self._stock.era
-        for bucket, held in charges:
+        pairs = zip(charges.buckets, charges.amounts) if type(charges) is Bill else charges  # noqa: B905
+        for bucket, held in pairs:
             kind = bucket.kind
             if kind == REQUESTS:
                 continue
