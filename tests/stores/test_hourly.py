@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import LedgerError
 from gateway.core.keep import Keep
 from gateway.stores.base import rollups
-from gateway.stores.sqlite import SqliteLedger
+from gateway.stores.sqlite import SqliteLedger, hourly
 
 HOUR = 3_600_000
 TABLES = ("hours", "tag_hours", "days", "tag_days", "coarse_hours", "replicas")
@@ -130,3 +130,18 @@ def test_every_call_of_a_batch_is_its_own_row(tmp_path: Path, count: int) -> Non
     rows = db.execute("SELECT id, ts, tries, client FROM entries ORDER BY n").fetchall()
     assert rows == [(f"req_{n}", n, n % 2, "c") for n in range(count)] + [("", 0, 0, "")] * count
     db.close()
+
+
+def test_where_nearly_each_call_is_a_sum_of_its_own_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hourly, "_TRIED", 10)
+    ledger = opened(tmp_path / "ledger.db")
+    for n in range(20):
+        ledger.commit([{"key": f"{n}-{m}", "ts": 5, "input": 1} for m in range(4)], {"a": n})
+    assert ledger._entries.hourly._after < 0
+    tidied(ledger)
+    assert ledger._entries.hourly._after == 80
+    assert sum(row["input"] for row in ledger.usage(("key",))) == 80
+    ledger.close()
+    assert len(sums(tmp_path / "ledger.db")["hours"]) == 80

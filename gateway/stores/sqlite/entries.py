@@ -27,7 +27,7 @@ class Entries:
     """
 
     def __init__(self, db: sqlite3.Connection, replica: int) -> None:
-        self.hourly = Hourly()
+        self.hourly = Hourly(db.executemany)
         self._db = db
         self._replica = replica
         self._shared = Shared()

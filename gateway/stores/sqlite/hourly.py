@@ -7,7 +7,7 @@ another writer it is forgotten, and the rows are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import add
 
@@ -16,15 +16,22 @@ from gateway.stores.base.entries import Written
 from gateway.stores.base.rollups import ROLLED, TAGS_ROLLED
 from gateway.stores.base.tables import Tables
 
-_MOST = 10_000  # sums remembered; with more of them it is no cheaper than to read the rows
+_MOST = 10_000  # sums remembered
+_TRIED = (
+    2000  # calls after which there have to be half as many sums, else it is no cheaper than to read the rows
+)
 
 Sums = tuple[int, ...]
 
 
 class Hourly:
-    """The sums of `_rows` calls after the one with the number `_after`; -1 where that is not known."""
+    """The sums of `_rows` calls after the one with the number `_after`; -1 where that is not known.
 
-    def __init__(self) -> None:
+    `many` runs a statement for each of some rows.
+    """
+
+    def __init__(self, many: Callable[[str, Iterable[Sums]], object]) -> None:
+        self._many = many
         self.forget()
 
     def forget(self) -> None:
@@ -48,8 +55,8 @@ class Hourly:
             return
         times = calls.own.get("ts") or (calls.common.get("ts", 0),)
         first, last = min(times), max(times)
-        if first < 0 or len(self._sums) > _MOST:
-            self.forget()  # before 1970 databases divide otherwise
+        if first < 0 or self._vain():  # before 1970 databases divide otherwise
+            self.forget()
             return
         self._rows += size
         self._tagged = self._tagged or tagged
@@ -60,6 +67,9 @@ class Hourly:
         hours = [ts // HOUR_MS for ts in times] if "ts" in calls.own else repeat(hour, size)
         for key, sums in zip(zip(labels, hours, strict=False), _each(size, calls), strict=True):
             self._fold(key, sums)
+
+    def _vain(self) -> bool:
+        return len(self._sums) > (_MOST if self._rows < _TRIED else min(self._rows // 2, _MOST))
 
     def _fold(self, key: tuple[int, int], sums: Sums) -> None:
         there = self._sums.get(key)
@@ -80,8 +90,8 @@ class Hourly:
     def _write(self, db: Tables, replica: int, rolled: int, newest: int) -> None:
         into = f"INSERT INTO hours (replica, label, hour, calls, {', '.join(SUMS)})"
         marks = ", ".join("?" * (3 + len(SUMS)))
-        for key, sums in sorted(self._sums.items()):
-            db.execute(f"{into} VALUES ({replica:d}, {marks})", (*key, *sums))
+        rows = [(*key, *sums) for key, sums in sorted(self._sums.items())]
+        self._many(f"{into} VALUES ({replica:d}, {marks})", rows)
         if self._tagged:
             db.execute(TAGS_ROLLED.format(replica=replica), (replica, rolled, newest))
         db.execute(ROLLED, (newest, replica))
