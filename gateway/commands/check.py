@@ -41,5 +41,6 @@ def _tell(name: str, settings: Settings) -> None:
     for warning in settings.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     parts = {"backends": settings.backends, "model names": settings.models, "limits": settings.limits}
-    told = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+    counts = [f"{len(part)} {what if len(part) != 1 else what[:-1]}" for what, part in parts.items()]
+    told = ", ".join(counts)
     print(f"{name}: valid, revision {settings.revision}  ({told})")
