@@ -137,6 +137,9 @@ def _columns(head: list[str], mapped: Mapping[str, str]) -> dict[str, tuple[int,
         if _plain(column) not in names:
             raise Unreadable(f"there is no column {column!a}; it has: {', '.join(head)[:500]}")
         columns[name] = (names.index(_plain(column)),)
+    twice = [head[at] for places in columns.values() for at in places if names.count(names[at]) > 1]
+    if twice:
+        raise Unreadable(f"the column {twice[0]!a} stands there twice: which one is meant nobody can tell")
     missing = [name for name in ("day", "model") if name not in columns]
     if missing or not columns.keys() & {*_COUNTS, "usd"}:
         what = " and ".join(missing) or f"any of {', '.join((*_COUNTS, 'usd'))}"

@@ -97,6 +97,7 @@ def test_what_is_within_the_tolerance_is_no_drift(house: Path, capsys: pytest.Ca
         (("close.csv", "--map", "day=colour"), "fields are day, model", 2),
         (("close.csv", "--tolerance", "much"), "write percent", 2),
         (("quoted.csv",), "quoted.csv: line ", 1),
+        (("twice.csv",), "the column 'Input' stands there twice", 1),
         (("binary.csv",), "not UTF-8", 1),
     ],
 )
@@ -107,6 +108,7 @@ def test_what_can_not_be_compared_says_what_would_be_right(
     (house / "empty.csv").write_text("")
     (house / "other.csv").write_text("day,model,colour\n2026-01-01,gpt-4o-mini,red\n")
     (house / "quoted.csv").write_text('day,model,input\n2026-01-01,"gpt-4o"mini,3\n')
+    (house / "twice.csv").write_text("day,model,Input,input\n2026-01-01,gpt-4o-mini,3,4\n")
     (house / "binary.csv").write_bytes(b"day,model,input\n\xff\xfe\n")
     found, said = told(capsys, *words)
     assert message in said and found == status
