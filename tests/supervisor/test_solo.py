@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sqlite3
 from contextlib import closing
@@ -88,11 +89,15 @@ def test_providers_keys_are_renewed_from_files_and_commands_and_nothing_else_is(
     seen = []
 
     async def provider(reader, writer):
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
-            await reader.readexactly(length)
-            seen.append(re.search(rb"(?i)authorization: bearer (\S+)", head)[1].decode())
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+                await reader.readexactly(length)
+                seen.append(re.search(rb"(?i)authorization: bearer (\S+)", head)[1].decode())
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+                )
+        writer.close()
 
     def put(name, text):
         fresh = tmp_path / f"{name}.new"
