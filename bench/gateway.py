@@ -82,7 +82,8 @@ def gateway(
         cwd=home,  # python -m looks there first
         env={
             "BENCH_PROVIDER_KEY": "sk-provider-bench",
-            "PYTHONPATH": os.environ.get("BENCH_PATH", "") or str(ROOT),  # BENCH_PATH: another tree
+            # BENCH_PATH: another tree, or what is to be imported before this one
+            "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("BENCH_PATH"), str(ROOT)))),
         },
         log=home / "out.log",
     )
