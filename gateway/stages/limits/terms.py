@@ -126,12 +126,7 @@ class Compiler:
         names = {**values, "key": key.name}  # counted by id, which never changes; matched by name as well
         found: list[Bucket] = []
         for rule, buckets in known:
-            if buckets is not None:
-                found += buckets
-            elif rule.scope == ("key",) and rule.match == "*" and key.id:  # as `counted` says, in one step
-                found.append(self._leases.bucket(rule, key.id))
-            else:
-                found += self._of(rule, values, names, call)
+            found += self._of(rule, values, names, call) if buckets is None else buckets
         return found
 
     def _of(
