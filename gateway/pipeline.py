@@ -56,6 +56,7 @@ class Pipeline:
         steady = list(takewhile(lambda stage: stage.steady, stages)) if keys is not None else []
         self.steady = _verbs(steady, "admit")
         self.admits = _verbs(self.stages[len(steady) :], "admit")
+        self._first, self._last = self.admits[:-1], self.admits[-1] if self.admits else _nobody
         self.emits = _verbs(stages, "emit")
         # The last stage settles first: what it finds out (usage, money), those before it need.
         self.settles = _verbs(stages, "settle")[::-1]
@@ -85,45 +86,51 @@ class Pipeline:
 
     async def answer(self, call: Call) -> Reply:
         """Walk the stages until one answers. Refusals and faults come back as replies."""
-        reply = self.begin(call)
-        return reply if type(reply) is Reply else await self.finish(call, reply)  # type: ignore[arg-type]
+        reply = self.begin(call) or self.ask(call)
+        if isinstance(reply, Reply):
+            return reply
+        try:
+            return await reply
+        except Exception as error:
+            return failure(call, error)
 
-    def begin(self, call: Call) -> Reply | Awaitable[Reply]:
-        """Walk as far as nobody has to wait: the answer, or what `finish` is to be given for it."""
+    def begin(self, call: Call) -> Reply | Awaitable[Reply] | None:
+        """Walk up to the last stage; None: it is to be asked next.
+
+        An awaitable where somebody has to wait, which walks the whole rest. What it raises, `failure` answers.
+        """
+        admits = self._first
         try:
             if self.steady and not self._recall(call):
-                reply = self._walk((*self.steady, self._remember, *self.admits), call)
-            else:
-                reply = self._walk(self.admits, call)
+                admits = (*self.steady, self._remember, *admits)
+            for number, admit in enumerate(admits, 1):
+                reply = admit(call)
+                if reply is not None:
+                    rest = (*admits[number:], self._last)
+                    return reply if type(reply) is Reply else self._onward(reply, rest, call)
         except Exception as error:
             return failure(call, error)
-        return reply
+        return None
 
-    async def finish(self, call: Call, waiting: Awaitable[Reply]) -> Reply:
-        """The rest of the walk."""
+    def ask(self, call: Call) -> Reply | Awaitable[Reply]:
+        """The last stage, which has to answer; see `begin`."""
         try:
-            return await waiting
+            reply: Reply | Awaitable[Reply] | None = self._last(call)
         except Exception as error:
             return failure(call, error)
-
-    def _walk(self, admits: tuple[Callable[..., Any], ...], call: Call) -> Reply | Awaitable[Reply]:
-        for number, admit in enumerate(admits, 1):
-            reply = admit(call)
-            if reply is not None:
-                if type(reply) is Reply:
-                    return reply
-                # The last one has to answer, so it is awaited as it is, with no coroutine around it.
-                return reply if number == len(admits) else self._onward(reply, admits[number:], call)
-        raise FaultError("No stage answered the call.", status=500, code="gateway_no_answer")
+        return _nobody(call) if reply is None else reply
 
     async def _onward(
         self, waiting: Awaitable[Reply | None], admits: tuple[Callable[..., Any], ...], call: Call
     ) -> Reply:
         reply = await waiting
-        if reply is not None:
-            return reply
-        further = self._walk(admits, call)
-        return further if type(further) is Reply else await further  # type: ignore[misc]
+        for admit in admits:
+            if reply is not None:
+                return reply
+            reply = admit(call)
+            if reply is not None and type(reply) is not Reply:
+                reply = await reply
+        return _nobody(call) if reply is None else reply
 
     def _recall(self, call: Call) -> bool:
         """Take over what the steady stages said before, if it still holds."""
@@ -177,6 +184,10 @@ class Pipeline:
         self.inflight -= 1
         if self.inflight == 0 and self.on_idle is not None:
             self.on_idle()
+
+
+def _nobody(call: Call) -> Reply:
+    return refusal(call, FaultError("No stage answered the call.", status=500, code="gateway_no_answer"))
 
 
 async def _finish(waiting: Awaitable[None], request_id: str) -> None:

@@ -24,6 +24,7 @@ class Conversation:
     """Runs a call and writes its answer to the connection's transport."""
 
     __slots__ = (
+        "_answer",
         "_close",
         "_ended",
         "_expired",
@@ -47,17 +48,36 @@ class Conversation:
         self._stream: Stream | None = None
         self._started = False  # the head of a whole answer has been given to the transport
         self._waiting: Reply | Awaitable[Reply] | None = None  # until it is here, or the task has begun
+        self._answer: Reply | None = None  # read, and to be written
         self._expired = False
         self._ended = False
         self._settled = False
 
     def begin(self) -> None:
-        """Ask the stages; only a call that has to wait for more than its answer gets a task."""
+        """The request is whole: the call takes its steps with those that came in the same turn."""
+        self._lane.intake.turn.come(self)
+
+    # -- its steps, see `turn.py`: whether it goes on to the next one
+
+    def admit(self) -> bool:
+        """Ask the stages, all but the one that answers."""
         call = self.call
         call.began = time.monotonic()
         reply = self.pipeline.begin(call)
+        if reply is None:
+            return True
+        self._given(reply)
+        return False
+
+    def ask(self) -> bool:
+        """Ask the one that answers."""
+        self._given(self.pipeline.ask(self.call))
+        return False
+
+    def _given(self, reply: Reply | Awaitable[Reply]) -> None:
+        """Only a call that has to wait for more than its answer gets a task."""
         if type(reply) is Reply and reply.body is not None:
-            call.status = reply.status
+            self.call.status = reply.status
             self._whole(reply, reply.body)
             self._end()
         else:
@@ -66,8 +86,14 @@ class Conversation:
                 self.task = self._lane.loop.create_task(self._run(reply))
 
     def _told(self) -> None:
-        """News of the answer, in the upstream's read callback: it is whole, as most are, or gets a task."""
+        """News of the answer, in the upstream's read callback."""
+        self._lane.intake.turn.told(self)
+
+    def read(self) -> bool:
+        """Take the answer: it is whole, as most are, or gets a task."""
         coming = self._waiting
+        if coming is None:
+            return False  # it was given up since
         assert isinstance(coming, Coming)
         try:
             reply = coming.now()
@@ -75,13 +101,32 @@ class Conversation:
             reply = failure(self.call, error)
         if reply is None or reply.body is None:
             self.task = self._lane.loop.create_task(self._run(coming))
-            return
-        self._waiting = None
+            return False
+        self._waiting, self._answer = None, reply
         self.call.status = reply.status
-        try:
-            self._whole(reply, reply.body)
-        finally:
-            self._end()
+        return True
+
+    def book(self) -> bool:
+        """Settle the call, which is at its end."""
+        self._settle()
+        return True
+
+    def write(self) -> bool:
+        """Send the answer that was read."""
+        reply = self._answer
+        assert reply is not None and reply.body is not None
+        self._whole(reply, reply.body)
+        self._end()
+        return False
+
+    def broken(self, error: Exception) -> None:
+        """A step failed that never should: the call is settled all the same, and the client is cut off."""
+        self.call.status = failure(self.call, error).status
+        self._close = True
+        self._end()
+        self._lane.transport.abort()
+
+    # -- with a task
 
     async def _run(self, waiting: Reply | Awaitable[Reply]) -> None:
         """Answer the call, then settle it, whatever happens in between."""
@@ -203,6 +248,7 @@ class Conversation:
 
     def cancel(self) -> None:
         """Stop: the client has gone, or `expire`. A task that has not begun would never settle the call."""
+        self._lane.intake.turn.run()  # an answer that is here already is one, and a call that waits begins
         if self._ended:
             return
         if self.task is not None:
@@ -216,5 +262,6 @@ class Conversation:
 
     def expire(self) -> None:
         """The drain deadline: end with a final error event, or a 503 where nothing was sent yet."""
+        self._lane.intake.turn.run()
         self._expired = True
         self.cancel()

@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.core.call import Call
 from gateway.core.errors import FaultError
 from gateway.front.request import Head
+from gateway.front.turn import Turn
 from gateway.live import Live
 from gateway.pipeline import Pipeline
 from gateway.settings.schema import Bounds
@@ -41,6 +42,7 @@ class Intake:
     def __init__(self, live: Live, bounds: Bounds) -> None:
         self.live = live
         self.bounds = bounds
+        self.turn = Turn()
         self._connections: set[Connection] = set()
         self._held = 0
         self._count = 0

@@ -67,6 +67,8 @@ class Forward(Stage):
                     reply.source.close()
                 _note(call, target, f"status_{reply.status}")
                 continue
+            if reply.source is None:
+                call.replied = time.monotonic()
             return self.taken(call, reply)
         raise AssertionError("the loop returns or raises at the last target")
 
@@ -84,7 +86,6 @@ class Forward(Stage):
             if growth is not None and reply.tap is not None:
                 reply.tap.watch(growth.look)
             return reply
-        call.replied = time.monotonic()
         if reply.status < 300 or call.usage.source != NONE:
             call.cost = of_call(call, self._backends, self._prices)
         return reply

@@ -55,7 +55,7 @@ class Asked(Coming):
         if not whole:
             return None  # also the answer to HEAD, whose length is that of a body which does not come
         call = self.call
-        call.first_byte = exchange.first_byte_at
+        call.first_byte, call.replied = exchange.first_byte_at, exchange.done_at
         return self._backend.document(call, exchange, whole, self.makes)
 
     def close(self) -> None:
