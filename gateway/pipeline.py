@@ -97,7 +97,7 @@ class Pipeline:
     def begin(self, call: Call) -> Reply | Awaitable[Reply] | None:
         """Walk up to the last stage; None: it is to be asked next.
 
-        An awaitable where somebody has to wait, which walks the whole rest. What it raises, `failure` answers.
+        An awaitable where somebody has to wait, and which walks the rest; `failure` answers what it raises.
         """
         admits = self._first
         try:
