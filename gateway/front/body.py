@@ -121,7 +121,9 @@ def parse(body: bytes) -> dict[str, Any]:
     # The model that is authorised must be the one that is forwarded: with two of them a server
     # may take the first and another the last. Escapes (\u006d…) could hide the second.
     # And some servers do not mind the case of names: they would read "Model" as well.
-    if (outline.count(b'"model"') > 1 or b"\\u006" in outline) and _twice(outline, "model"):
+    # (`find`, not `in`, which tries first whether it is given a number; one byte is found faster than five.)
+    escaped = outline.find(b"\\") >= 0 and outline.find(b"\\u006") >= 0
+    if (escaped or outline.count(b'"model"') > 1) and _twice(outline, "model"):
         raise CallerError("'model' is given twice.", param="model")
     if not document.keys().isdisjoint(_OTHER_CASE):
         raise CallerError("'model' must be written in small letters.", param="model")

@@ -14,9 +14,9 @@ from typing import Any
 # What a line is to the reader. The first three are end-to-end fields.
 PLAIN, TYPE, CODING, LENGTH, PERSISTENT, TIMEOUT = range(6)
 
-# Role · (lower-case name, value) of an end-to-end field, else what was read from the value · the wire form
-# in which it goes on, b"" where it does not.
-Line = tuple[int, Any, bytes]
+# (lower-case name, value) of an end-to-end field · the wire form in which it goes on, b"" where it does not ·
+# role and what was read from the value, None where it is plain.
+Line = tuple[tuple[bytes, bytes] | None, bytes, tuple[int, Any] | None]
 
 HOP_BY_HOP = frozenset(
     {
@@ -83,12 +83,12 @@ class Lines:
         if told is None or not value or value != value.strip() or value.translate(None, _VISIBLE):
             return None
         role, lower, onward = told
-        said: Any = (lower, value)
-        if role >= LENGTH:
-            said = _read(role, value)
-            if said is None:
-                return None
-        learned = (role, said, b"%b: %b\r\n" % (onward, value) if onward else b"")
+        pair = (lower, value) if role < LENGTH else None
+        said = value if pair is not None else _read(role, value)
+        if said is None:
+            return None
+        wire = b"%b: %b\r\n" % (onward, value) if onward else b""
+        learned = (pair, wire, (role, said) if role else None)
         if len(line) <= _LONGEST:
             if len(self.known) >= _MOST:
                 self.known.clear()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpResponseParser
 
-from gateway.net.lines import FRAMING, LENGTH, TIMEOUT, TYPE, Lines, timeout
+from gateway.net.lines import CODING, FRAMING, LENGTH, TIMEOUT, TYPE, Lines, timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,34 +122,32 @@ class ResponseReader:
         if not status:
             return False
         del lines[0]
-        known, headers, onward = memory.known, [], []
-        length, kind, coding, keep_for = -1, b"", b"", self.keep_for
-        for line in lines:
-            told = known.get(line) or memory.learn(line)
-            if told is None:
+        told = list(map(memory.known.get, lines))  # no instruction of Python's per line
+        if None in told:
+            told = [memory.known.get(line) or memory.learn(line) for line in lines]
+            if None in told:
                 return False
-            role, said, wire = told
-            if not role:  # PLAIN
-                headers.append(said)
-                onward.append(wire)
-            elif role < LENGTH:
-                headers.append(said)
-                onward.append(wire)
-                if role == TYPE:
-                    kind = said[1]
-                else:
-                    coding = said[1]
-            elif role == LENGTH:
+        if not told:
+            return False
+        pairs, wires, special = zip(*told, strict=True)
+        length, kind, coding, keep_for = -1, b"", b"", self.keep_for
+        for role, said in filter(None, special):
+            if role == LENGTH:
                 if length >= 0:
                     return False
                 length = said
+            elif role == TYPE:
+                kind = said
+            elif role == CODING:
+                coding = said
             elif role == TIMEOUT:
                 keep_for = said
         came = len(data) - end - 4
         if came > length:  # also where no length is given
             return False
-        self.status, self.headers, self.length, self.keep_for = status, headers, length, keep_for
-        self.kind, self.coding, self.onward = kind, coding, b"".join(onward)
+        self.status, self.length, self.keep_for = status, length, keep_for
+        self.headers, self.onward = list(filter(None, pairs)), b"".join(wires)
+        self.kind, self.coding = kind, coding
         self.headed = True
         if came:
             self.pieces.append(data[end + 4 :])
