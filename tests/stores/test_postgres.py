@@ -229,6 +229,25 @@ def test_a_server_that_was_killed_is_found_again_and_nothing_is_lost_or_doubled(
         ledger.close()
 
 
+def test_a_database_that_was_read_only_for_a_while_is_written_again(
+    made: Callable[[str], PostgresLedger], url: str
+) -> None:
+    database = url.rpartition("/")[2]
+    ledger = made("r1")
+    ledger.commit([call()] * 3, {"a": 1})
+    ask(url, f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    others = f"datname = '{database}' AND pid <> pg_backend_pid()"
+    ask(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    with pytest.raises(LedgerError, match="terminating connection"):
+        ledger.commit([call()], {"a": 2})
+    with pytest.raises(LedgerError, match="read-only"):
+        ledger.commit([call()], {"a": 2})
+    with psycopg.connect(url, options="-c default_transaction_read_only=off") as connection:
+        connection.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only'.encode())
+    ledger.commit([call()], {"a": 2})
+    assert ledger.usage(())[0]["calls"] == 4
+
+
 def test_a_killed_process_leaves_rows_and_offset_in_step(url: str) -> None:
     code = (
         "import itertools, sys\nfrom gateway.stores.postgres import PostgresLedger\n"

@@ -126,6 +126,8 @@ class Database:
         except psycopg.Error as error:
             if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
                 self._drop()  # what state it is in nobody knows
+            elif isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                self._drop()  # a session may stay so when its server, or another, takes writes again
             raise LedgerError(f"the ledger {self.place} failed: {self._why(error)}") from error
 
     @contextmanager
