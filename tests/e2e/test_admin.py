@@ -294,6 +294,25 @@ def test_a_configuration_is_applied_and_taken_back_once_however_often_it_is_aske
         assert actions.count("config.apply") == 2
 
 
+@pytest.mark.parametrize("damage", ["\nbroken = [\n", "\n[sever]\nworkers = 2\n"])
+def test_a_file_with_faults_keeps_nobody_from_the_gateway_that_serves_the_one_before(
+    own: Gateway, damage: str
+) -> None:
+    first = own.path.read_text()
+    with admin(own) as client:
+        leaked = client.post("/keys", json={"name": "leaked"}).json()["key"]
+        second = first.replace("requests = 3", "requests = 4")
+        assert client.post("/config/apply", json={"toml": second}).status_code == 200
+        own.path.write_text(second + damage)
+        assert "leaked" in own.command("keys", "revoke", "leaked")
+        assert own.request("GET", "/v1/models", headers={"authorization": f"Bearer {leaked}"})[0] == 401
+        assert "is in place" in own.command("config", "rollback")
+        assert own.path.read_text() == first and amount(client) == 3
+    own.path.write_text(first + damage)
+    own.stop()
+    assert own.command("keys", "list", check=False) == ""  # without a gateway the file is all there is
+
+
 def test_what_no_worker_can_serve_leaves_the_file_as_it_was(own: Gateway) -> None:
     first = own.path.read_text()
     with admin(own) as client:
