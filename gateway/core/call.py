@@ -13,6 +13,9 @@ from gateway.core.usage import NONE, Usage
 
 Headers = list[tuple[bytes, bytes]]
 
+# In a call's memo: the seconds that went by with upstreams before the try that is recorded was sent.
+WAITED = "waited"
+
 
 class Origin:
     """What many requests have in common: the same head but for its length. Pipelines remember here.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.core.call import Call
+from gateway.core.call import WAITED, Call
 from gateway.core.capture import document
 from gateway.core.codec import dumps
 from gateway.core.tokens import prompt_text, whole
@@ -113,7 +113,9 @@ def settled(call: Call, worker: int, now: float, text: bytes, seal: Seal | None 
         known = _known(call, worker)
     usage, hold, sent = call.usage, call.hold, call.sent
     total = now - call.received
-    upstream = (call.replied or now) - sent if sent else 0.0
+    upstream: float = call.memo.get(WAITED, 0.0)
+    if sent:
+        upstream += (call.replied or now) - sent + call.connect_time
     record: dict[str, Any] = {
         "id": call.id,
         "ts": int(call.wall * 1000),

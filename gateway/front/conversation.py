@@ -225,6 +225,7 @@ class Conversation:
         self._close = True
         if not stream.started:
             self._stream = None
+            self.call.replied = time.monotonic()
             stream.drop()  # nothing has gone out: the client can still get a plain error
             self._fail(error)
             return

@@ -6,7 +6,7 @@ import http
 import re
 import time
 
-from gateway.core.call import Call, Headers
+from gateway.core.call import WAITED, Call, Headers
 from gateway.core.reply import Reply
 from gateway.core.route import Target
 
@@ -61,10 +61,11 @@ def _reasons(revision: str, target: Target | None, model: str, reason: str) -> b
 
 def overhead(call: Call, now: float) -> float:
     """Seconds spent in the gateway so far: everything but the wait for the upstream."""
+    waited: float = call.memo.get(WAITED, 0.0)
     if not call.sent:
-        return now - call.received
+        return now - call.received - waited
     since = call.replied or call.first_byte or now
-    return (call.sent - call.received) + (now - since)
+    return (call.sent - call.received) + (now - since) - call.connect_time - waited
 
 
 def own(call: Call) -> bytes:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from gateway.core.call import Call
+from gateway.core.call import WAITED, Call
 from gateway.core.capture import chosen
 from gateway.core.cost import of_call
 from gateway.core.errors import FaultError, UpstreamError
@@ -54,17 +54,25 @@ class Forward(Stage):
             left -= 1
             if number:
                 self._turn(call, target)
+                # What is recorded is the last try's.
+                call.sent = call.first_byte = call.replied = call.connect_time = 0.0
             waiting, asked = asked, None
+            since, before = call.sent or time.monotonic(), call.memo.get(WAITED, 0.0)
             try:
                 reply = await (waiting or self._backends[target.backend].ask(call, target))
             except UpstreamError as error:
+                call.replied = time.monotonic()
                 if not left:
+                    gone = (call.sent or call.replied) - since - call.connect_time
+                    call.memo[WAITED] = before + max(0.0, gone)
                     raise
+                call.memo[WAITED] = before + call.replied - since
                 _note(call, target, error.code)
                 continue
             if left and (reply.status >= 500 or reply.status == 429):
                 if reply.source is not None:
                     reply.source.close()
+                call.memo[WAITED] = before + time.monotonic() - since
                 _note(call, target, f"status_{reply.status}")
                 continue
             if reply.source is None:

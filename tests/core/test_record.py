@@ -77,7 +77,7 @@ def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
     """What the settled record says, empty and zero members too."""
     usage, target, estimated = call.usage, call.target, call.usage.source == "estimated"
     total = now - call.received
-    upstream = (call.replied or now) - call.sent if call.sent else 0.0
+    upstream = (call.replied or now) - call.sent + call.connect_time if call.sent else 0.0
     stated = usage.source != "none"
     return {
         **begun(call, worker),

@@ -14,7 +14,7 @@ from gateway.backends.base.body import renamed, with_usage
 from gateway.backends.base.credentials import keyring, scrubber
 from gateway.backends.base.inflate import InflatingTap
 from gateway.backends.base.keyring import Credential
-from gateway.core.call import Call
+from gateway.core.call import WAITED, Call
 from gateway.core.codec import JSONError, loads
 from gateway.core.endpoints import COMPACT
 from gateway.core.errors import UpstreamError
@@ -161,6 +161,7 @@ class HttpBackend:
             if other is None:
                 break
             tried.append(other)
+            call.memo[WAITED] = call.memo.get(WAITED, 0.0) + time.monotonic() - exchange.sent_at
             exchange.held(SMALL)
             exchange.close()
             outbound.start = self._way(call, model, other).start
