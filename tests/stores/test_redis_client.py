@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from gateway.settings.shared import store_url
 from gateway.stores.redis import Channel, Lost, Script, Store
@@ -90,6 +92,73 @@ def test_messages_arrive_also_after_the_server_was_away(server: servers.Redis) -
         await store.close()
 
     asyncio.run(scenario())
+
+
+def test_a_cluster_of_which_nobody_answers_is_lost_and_listened_to_again_when_it_is_back() -> None:
+    async def scenario() -> None:
+        with servers.cluster() as nodes:
+            joined = 0
+
+            def join() -> None:
+                nonlocal joined
+                joined += 1
+
+            store = Store(store_url("redis+cluster://" + ",".join(f"127.0.0.1:{n.port}" for n in nodes)), 5.0)
+            channel = Channel(store, ["news"], lambda channel, data: None, join)
+            channel.open()
+            await until(lambda: joined)
+            for node in nodes:
+                node.kill()
+            for asking in (
+                store.connect,
+                lambda: store.run(ECHO, ["k"], ["a"]),
+                lambda: store.publish("n", ""),
+            ):
+                with pytest.raises(Lost):
+                    await asking()
+            fresh = Store(store.url)
+            with pytest.raises(Lost, match="Connection refused"):
+                await fresh.connect()
+            await fresh.close()
+            for node in nodes:
+                node.start()
+            await until(lambda: joined > 1, 40)
+            await channel.close()
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_certificates_that_were_changed_are_read_when_the_old_ones_no_longer_do(tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "server.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    other.cert_pem.write_to_path(tmp_path / "ca.pem")
+    options = ["--tls-port", "{port}", "--tls-ca-cert-file", str(tmp_path / "clients.pem")]
+    options += ["--tls-key-file", str(tmp_path / "server.key")]
+    options += ["--tls-cert-file", str(tmp_path / "server.pem")]
+
+    def client(by: trustme.CA) -> None:
+        made = by.issue_cert("gateway.example")
+        made.private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+
+    async def scenario(port: int) -> None:
+        files = f"ca={tmp_path}/ca.pem&cert={tmp_path}/client.pem&key={tmp_path}/client.pem"
+        store = Store(store_url(f"rediss://127.0.0.1:{port}/0?{files}"), 5.0)
+        with pytest.raises(Lost, match="certificate"):
+            await store.connect()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        with pytest.raises(Lost):
+            await store.run(ECHO, ["k"], ["a"])  # now it is the server that does not trust us
+        client(authority)
+        assert await store.run(ECHO, ["k"], ["a"]) == [b"k", b"a", 7]
+        await store.close()
+
+    client(other)
+    with servers.serving(*options) as running:
+        asyncio.run(scenario(running.port))
 
 
 def test_what_is_told_of_a_failure_holds_no_password(server: servers.Redis) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import ssl
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import redis.asyncio as aioredis
@@ -13,12 +16,13 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from gateway.settings.shared import StoreUrl
 
 CONNECT = 1.5  # seconds to connect: with TLS, a log-in, and Sentinel asked before
 _SLICES = 3
+_FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)  # the second is none of the first
 
 Word: TypeAlias = bytes | str | int | float
 
@@ -48,6 +52,8 @@ class Store:
         self.deadline = deadline
         self.sharded = url.kind == "cluster"  # the keys of one script must share a slot
         self._sentinel: Sentinel | None = None
+        self._failed = False
+        self._stamps = self._certificates()
         self._client: Any = self._made()
 
     def __repr__(self) -> str:
@@ -99,14 +105,46 @@ class Store:
         files = {"ssl_ca_certs": url.ca, "ssl_certfile": url.cert, "ssl_keyfile": url.key}
         return {"ssl": True} | {name: path for name, path in files.items() if path}
 
+    def _certificates(self) -> tuple[tuple[int, int], ...]:
+        """What tells the TLS files of now from those before: inode and time of change."""
+        found = []
+        for path in filter(None, (self.url.ca, self.url.cert, self.url.key)):
+            with suppress(OSError):
+                stat = Path(path).stat()
+                found.append((stat.st_ino, stat.st_mtime_ns))
+        return tuple(found)
+
+    async def _renew(self) -> None:
+        """After a failure: redis-py reads TLS files once, and they may have been changed since."""
+        self._failed = False
+        stamps = self._certificates()
+        if stamps != self._stamps:
+            self._stamps = stamps
+            before = self._clients()
+            self._client = self._made()
+            for each in before:
+                await _closed(each)
+
     async def connect(self) -> None:
         """Ask for a sign of life; may take longer than a question. Raises `Lost`."""
-        async with _Told(CONNECT):
-            await self._client.ping()
+        if self._failed:
+            await self._renew()
+        try:
+            async with _Told(CONNECT):
+                await self._client.ping()
+        except Lost:
+            self._failed = True
+            raise
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """The script's answer: integers, bytes and lists of them. Raises `Lost`."""
-        return await self._in_time(self._run(script, keys, args))
+        if self._failed:
+            await self._renew()
+        try:
+            return await self._in_time(self._run(script, keys, args))
+        except Lost:
+            self._failed = True
+            raise
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         async with _Told(2 * CONNECT):
@@ -161,13 +199,15 @@ class Store:
 
     async def close(self) -> None:
         """Let go."""
-        await _closed(self._client)
-        for each in self._sentinel.sentinels if self._sentinel else ():
+        for each in self._clients():
             await _closed(each)
+
+    def _clients(self) -> list[Any]:
+        return [self._client, *(self._sentinel.sentinels if self._sentinel else ())]
 
 
 async def _closed(one: Any) -> None:
-    with suppress(RedisError, OSError, TimeoutError):
+    with suppress(*_FAILURES):
         async with asyncio.timeout(CONNECT):
             await one.aclose()
 
@@ -188,12 +228,25 @@ class _Told:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             raise Lost("no answer in time") from None
-        if isinstance(error, (RedisError, OSError, TimeoutError)):
+        if isinstance(error, _FAILURES):
             raise Lost(_reason(error)) from None
 
 
 def _reason(error: BaseException) -> str:
-    """Its kind, and the code that a server's error begins with (NOPERM, OOM, LOADING, READONLY …)."""
+    """Its kind, and the code that a server's error begins with (NOPERM, OOM, LOADING, READONLY …), or what is
+    wrong with the connection or its certificate.
+    """
     code = str(error).split(" ", 1)[0] if isinstance(error, ResponseError) else ""
     name = type(error).__name__
-    return f"{name} {code}" if code.isupper() and code.isalpha() else name
+    if code.isupper() and code.isalpha():
+        return f"{name} {code}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"{name}: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"{name}: {cause.reason}"
+        if isinstance(cause, OSError) and cause.errno:
+            return f"{name}: {os.strerror(cause.errno) if cause.errno > 0 else cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
+    return name
