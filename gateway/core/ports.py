@@ -160,6 +160,9 @@ class Ledger(Protocol):
     def commit(self, records: Sequence[Mapping[str, Any]], offsets: Mapping[str, int]) -> None:
         """As `book`, for records one by one."""
 
+    def give_up(self) -> None:
+        """From another thread: end a wait that is hopeless, with a `LedgerError`; else do nothing."""
+
     def offsets(self) -> dict[str, int]:
         """How far each source has been read."""
 

@@ -31,6 +31,7 @@ from gateway.supervisor.batch import Batch, Doubtful, batched, opened_calls
 from gateway.supervisor.capture import Texts
 from gateway.supervisor.clerk import Clerk
 from gateway.supervisor.counting import Counting
+from gateway.supervisor.vigil import Vigil
 
 log = logging.getLogger("penstock.ledger")
 
@@ -64,6 +65,7 @@ class Books:
         self._journals = journals
         self._posted = posted
         self._troubled = troubled
+        self._vigil = Vigil(troubled, ledger.give_up)
         self._clerk = Clerk("ledger")
         self._readers: dict[str, JournalReader] = {}
         self._offsets: dict[str, int] = {}
@@ -153,15 +155,16 @@ class Books:
     async def catch_up(self) -> bool:
         """Book all that stands in the journals now; False when the ledger can't."""
         try:
-            while any(reader.pending() for reader in self._readers.values()):
-                batch = await self.do(self._post)
-                self._note(batch)
-                # Less than a full batch was all there was (or a torn tail). What has come since
-                # waits for the next look: many small transactions cost several times as much.
-                if len(batch.lines) < _BATCH:
-                    break
-            for source in list(self._ended):
-                await self._finish(source)
+            with self._vigil:
+                while any(reader.pending() for reader in self._readers.values()):
+                    batch = await self.do(self._post)
+                    self._note(batch)
+                    # Less than a full batch was all there was (or a torn tail). What has come since
+                    # waits for the next look: many small transactions cost several times as much.
+                    if len(batch.lines) < _BATCH:
+                        break
+                for source in list(self._ended):
+                    await self._finish(source)
         except Exception as error:
             self._fail(error)
             return False

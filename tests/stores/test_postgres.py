@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from gateway.core.errors import LedgerError
 from gateway.core.keep import Keep
 from gateway.core.limit import LimitRule
 from gateway.stores.base import rollups
-from gateway.stores.postgres import PostgresLedger, schema
+from gateway.stores.postgres import PostgresLedger, connection, schema
 from tests.servers import postgres as servers
 
 DAY = 86_400
@@ -246,6 +248,39 @@ def test_a_database_that_was_read_only_for_a_while_is_written_again(
         connection.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only'.encode())
     ledger.commit([call()], {"a": 2})
     assert ledger.usage(())[0]["calls"] == 4
+
+
+def test_a_wait_for_a_server_that_says_nothing_any_more_is_given_up(
+    made: Callable[[str], PostgresLedger], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = made("r1")
+    ledger.commit([call()] * 3, {"a": 1})
+    ledger.give_up()  # nothing is waited for
+    ledger.commit([call()], {"a": 2})
+    mine = "datname = current_database() AND application_name = 'penstock'"
+    (pid,) = ask(url, f"SELECT pid FROM pg_stat_activity WHERE {mine}")[0]
+    met: list[LedgerError] = []
+
+    def wait() -> None:
+        with pytest.raises(LedgerError) as raised:
+            ledger.commit([call()], {"a": 3})
+        met.append(raised.value)
+
+    waiting = threading.Thread(target=wait)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        waiting.start()
+        ledger.give_up()  # there is hope yet
+        assert not met
+        monkeypatch.setattr(connection, "_HOPELESS_S", 0.0)
+        while waiting.is_alive():
+            ledger.give_up()
+            waiting.join(0.01)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert met and ledger.offsets() == {"a": 2}
+    ledger.commit([call()], {"a": 3})
+    assert ledger.usage(())[0]["calls"] == 5
 
 
 def test_a_killed_process_leaves_rows_and_offset_in_step(url: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 
@@ -16,6 +17,7 @@ from gateway.link import lock
 from gateway.link.journal import JournalWriter
 from gateway.settings.schema import Settings
 from gateway.stores.sqlite import SqliteLedger
+from gateway.supervisor import vigil
 from gateway.supervisor.books import FINISHED, Books
 from gateway.supervisor.counting import Counting
 
@@ -309,3 +311,41 @@ def test_tidying_sums_up_and_lets_go_of_what_is_too_old(house):
     assert house.rows() == [("c9", "ok")]
     with closing(sqlite3.connect(house.path / "ledger.sqlite")) as db:
         assert db.execute("SELECT sum(calls) FROM hours").fetchone() == (1,)
+
+
+def test_a_ledger_that_does_not_answer_is_told_of_until_it_does(house, monkeypatch):
+    monkeypatch.setattr(vigil, "_SOON", 0.001)
+    monkeypatch.setattr(vigil, "_AGAIN", 0.001)
+
+    class Slow(SqliteLedger):
+        given_up = 0
+        go_on = threading.Event()
+
+        def book(self, sheets, offsets):
+            assert self.go_on.wait(20)
+            super().book(sheets, offsets)
+
+        def give_up(self):
+            self.given_up += 1
+            if self.given_up == 3:
+                self.go_on.set()
+
+    async def scenario():
+        slow = Slow(house.path / "ledger.sqlite")
+        books = house.books(slow)
+        writer = house.journal("b-0")
+        await books.do(books.open)
+        books.follow("b-0")
+        writer.end(writer.begin(opened(1)), call(1))
+        assert await books.catch_up()
+        assert slow.given_up >= 3
+        assert house.trouble[-1] == 0.0 and len(house.trouble) == slow.given_up + 1
+        assert house.trouble[:-1] == sorted(house.trouble[:-1]) and house.trouble[0] > 0
+        monkeypatch.setattr(vigil, "_SOON", 20.0)
+        writer.end(writer.begin(opened(2)), call(2))
+        assert await books.catch_up()
+        assert len(house.trouble) == slow.given_up + 1
+        await books.close()
+
+    asyncio.run(scenario())
+    assert house.rows() == [("c1", "ok"), ("c2", "ok")]

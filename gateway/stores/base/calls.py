@@ -104,6 +104,9 @@ class SqlCalls:
                 rollups.sum_days(db, self._replica, 0)
         self._behind = max(behind, 0)
 
+    def give_up(self) -> None:
+        """From another thread: end a wait that is hopeless. A file on this machine has none."""
+
     def offsets(self) -> dict[str, int]:
         """How far each source of this replica has been read."""
         with self._translated() as db:

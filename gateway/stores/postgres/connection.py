@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -27,6 +30,7 @@ _OPTIONS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
+_HOPELESS_S = 65.0  # beyond `statement_timeout`: a server that lives has ended the statement by itself
 _SESSION = (
     "SET TIME ZONE 'UTC'",
     f"SET search_path TO {SCHEMA}",
@@ -45,19 +49,22 @@ def native(statement: str) -> str:
 class Session:
     """What `stores.base` sees of a connection (`base.tables.Tables`)."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("asked", "connection")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
+        self.asked = time.monotonic()  # when the newest statement was begun
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
         """Run one statement."""
+        self.asked = time.monotonic()
         if not values:
             return self.connection.execute(statement.encode())
         return self.connection.execute(native(statement).encode(), values)
 
     def executemany(self, statement: str, rows: Sequence[Sequence[Any]], /) -> None:
         """Run one statement for each row; they go in few messages."""
+        self.asked = time.monotonic()
         with self.connection.cursor() as cursor:
             cursor.executemany(native(statement).encode(), rows)
 
@@ -69,6 +76,7 @@ class Database:
         self.place = place(url)  # without the password: safe to show
         self._url = url
         self._session: Session | None = None
+        self._waited_for: Session | None = None  # a session that is at work
         self._closed = True
 
     def open(self) -> None:
@@ -103,13 +111,30 @@ class Database:
         except module.Error as error:
             message = f"the ledger {self.place} can't be reached: {self._why(error)}"
             raise LedgerError(message) from None  # the cause may quote the URL
+        self._waited_for = Session(connection)
         try:
             for statement in _SESSION:
                 connection.execute(statement.encode())
         except module.Error as error:
             connection.close()
             raise LedgerError(f"the ledger {self.place} can't be used: {self._why(error)}") from None
+        finally:
+            self._waited_for = None
         return connection
+
+    def give_up(self) -> None:
+        """From another thread: break the connection where the server should have ended the wait long ago.
+
+        Who waits gets a `LedgerError`, as of any connection that breaks.
+        """
+        session = self._waited_for
+        if session is None or time.monotonic() < session.asked + _HOPELESS_S:
+            return
+        with (
+            suppress(OSError, driver().Error),
+            socket.socket(fileno=os.dup(session.connection.fileno())) as s,
+        ):
+            s.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def translated(self, odd: tuple[type[Exception], ...] = ()) -> Iterator[Session]:
@@ -119,6 +144,7 @@ class Database:
         """
         session = self._connected()
         psycopg = driver()
+        session.asked, self._waited_for = time.monotonic(), session
         try:
             yield session
         except odd:
@@ -129,6 +155,8 @@ class Database:
             elif isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                 self._drop()  # a session may stay so when its server, or another, takes writes again
             raise LedgerError(f"the ledger {self.place} failed: {self._why(error)}") from error
+        finally:
+            self._waited_for = None
 
     @contextmanager
     def transaction(

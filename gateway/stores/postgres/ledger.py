@@ -62,6 +62,10 @@ class PostgresLedger(SqlRecords, SqlCaptures, SqlCalls):
         """Let go. Idempotent."""
         self._database.close()
 
+    def give_up(self) -> None:
+        """From another thread: end a wait for a server that would have ended it itself, were it alive."""
+        self._database.give_up()
+
     def _translated(self) -> AbstractContextManager[Tables]:
         return self._database.translated()
 
