@@ -23,6 +23,7 @@ _SCHEMES = {
 } | {"unix": ("unix", False)}
 _PORTS = {"one": 6379, "sentinel": 26379, "cluster": 6379}
 _TLS_FILES = ("ca", "cert", "key")
+_ESCAPED = "in a password, @ / ? # % & [ ] are %40 %2F %3F %23 %25 %26 %5B %5D"
 _OPTIONS = {
     "one": ("prefix", *_TLS_FILES),
     "cluster": ("prefix", *_TLS_FILES),
@@ -69,11 +70,13 @@ def store_url(text: str) -> StoreUrl:
         near = did_you_mean(scheme, [*_SCHEMES, MEMORY] if not colon else _SCHEMES)
         raise Wrong(f"is neither of {FORMS}{near}")
     kind, tls = _SCHEMES[scheme.lower()]
+    if not text.isprintable():  # `urlsplit` leaves out tabs and line breaks: not the same password
+        raise Wrong("has a control character: in a password it is written %09, %0A …")
     try:
         parts = urlsplit(text)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        options = _options(parts.query)
     except ValueError:
-        raise Wrong(f"is not a URL that can be read; write {FORMS}") from None
+        raise Wrong(f"is not a URL that can be read; write {FORMS}  ({_ESCAPED})") from None
     if parts.fragment:
         raise Wrong('has a "#": in a password it is written %23')
     values = _checked(kind, tls, options)
@@ -90,6 +93,12 @@ def store_url(text: str) -> StoreUrl:
         **_place(kind, parts.path),
         **values,
     )
+
+
+def _options(query: str) -> dict[str, str]:
+    """A plus is one, as everywhere in the URL: forms alone write spaces so. Raises `ValueError`."""
+    query = query.replace("+", "%2B")
+    return dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
 
 
 def _checked(kind: str, tls: bool, options: dict[str, str]) -> dict[str, Any]:
@@ -187,5 +196,5 @@ def _with_files(url: StoreUrl, secret: Secret, node: Node, reading: Reading) -> 
         reading.watched.append(absolute[name])
         read_small(Path(absolute[name]), path)
     head, _, query = secret.reveal().partition("?")
-    options = dict(parse_qsl(query)) | absolute
+    options = _options(query) | absolute
     return Secret(f"{head}?{urlencode(options, quote_via=quote)}", secret.source)
