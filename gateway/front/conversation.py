@@ -121,9 +121,12 @@ class Conversation:
 
     def broken(self, error: Exception) -> None:
         """A step failed that never should: the call is settled all the same, and the client is cut off."""
-        self.call.status = failure(self.call, error).status
+        reply = failure(self.call, error)
         self._close = True
-        self._end()
+        self._give_up()  # what is told of the call from now on comes too late
+        if not self._ended:
+            self.call.status = reply.status
+            self._end()
         self._lane.transport.abort()
 
     # -- with a task
@@ -254,12 +257,16 @@ class Conversation:
             return
         if self.task is not None:
             self.task.cancel()
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            if isinstance(waiting, Coroutine | Coming):
-                waiting.close()
+        if self._give_up():
             self._cancelled()
             self._end()
+
+    def _give_up(self) -> bool:
+        """Wait for no answer any more; whether one was waited for without a task at work."""
+        waiting, self._waiting = self._waiting, None
+        if isinstance(waiting, Coroutine | Coming):
+            waiting.close()
+        return waiting is not None
 
     def expire(self) -> None:
         """The drain deadline: end with a final error event, or a 503 where nothing was sent yet."""

@@ -215,3 +215,40 @@ def test_a_step_that_fails_ends_its_own_call_only(monkeypatch: pytest.MonkeyPatc
             assert not gate.live.running
 
     run(scenario())
+
+
+def test_a_call_whose_asking_fails_half_way_ends_once_whatever_is_told_of_it_later() -> None:
+    class Half(Later):
+        def then(self, told: Callable[[], None]) -> bool:
+            super().then(told)
+            raise RuntimeError("this can't be")
+
+    async def scenario() -> None:
+        notes: list[str] = []
+        half = Half(good)
+        async with door(asking(notes, lambda call: half)) as gate:
+            _, (wire,) = come(gate, notes, 1)
+            await asyncio.sleep(0)
+            assert wire.aborted and half.closed == 1
+            assert half.told is None, "nothing can be told any more"
+            assert len(gate.seen.settled) == 1 and not gate.live.running
+            assert gate.live.pipeline.inflight == 0
+
+    run(scenario())
+
+
+def test_a_call_whose_connection_fails_to_close_is_given_back_once() -> None:
+    class Stuck(Wire):
+        def write_eof(self) -> None:
+            raise RuntimeError("this can't be")
+
+    async def scenario() -> None:
+        notes: list[str] = []
+        async with door(lambda call: Reply(200, [JSON], b"{}")) as gate:
+            wire = Stuck(notes)
+            gate.connect(wire).data_received(post(BODY % b"0"))
+            await asyncio.sleep(0)
+            assert wire.got.startswith(b"HTTP/1.1 200") and wire.aborted
+            assert len(gate.seen.settled) == 1 and gate.live.pipeline.inflight == 0
+
+    run(scenario())
