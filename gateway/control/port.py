@@ -89,5 +89,6 @@ class Desk(Protocol):
     async def apply(self, wanted: Wanted) -> Applied:
         """Write these files of the configuration and serve them; where that can't be, they are as before.
 
-        Raises `CallerError` where they can't be written, or another revision serves than the expected one.
+        Raises `CallerError` where they can't be written, or another revision serves than the expected one,
+        `LedgerError` where the change could not be noted.
         """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gateway import __version__
@@ -22,6 +24,7 @@ _APPLIANCE = Actor("config", name="penstock serve")
 _ABOUT = {"version": __version__}
 _TEND = 5.0  # seconds between two looks
 _PRUNE = 3600.0  # seconds between two looks at what is too old
+_OWED = 1000  # records that wait for the ledger at most
 
 
 def note_heads(file: Path, heads: Mapping[str, tuple[int, str]]) -> None:
@@ -76,6 +79,7 @@ class Keeper:
         self._heads: dict[str, tuple[int, str]] = {}  # as they were seen last
         self._tended = self._pruned = -_PRUNE
         self._refused = ""
+        self._owed: deque[Deed] = deque()
 
     async def began(self, revision: str) -> None:
         """The appliance serves from now on."""
@@ -107,17 +111,28 @@ class Keeper:
         self._refused = why
 
     async def _append(self, deed: Deed) -> None:
-        """What happened has happened: a ledger that fails is logged and stops nothing."""
+        """What happened has happened: a ledger that fails is logged and stops nothing, and is told later."""
+        if len(self._owed) >= _OWED:
+            log.error("%s of %s can't be noted in the audit: too much waits for it", deed.action, deed.target)
+            return
+        self._owed.append(replace(deed, ts_ms=int(time.time() * 1000)))
         try:
-            await self._do(lambda: self._records.note([deed]))
+            await self._do(self._pay)
         except LedgerError as error:
             log.error("%s of %s can't be noted in the audit: %s", deed.action, deed.target, error)
+
+    def _pay(self) -> None:
+        """In the ledger's thread: note what could not be noted before, in its order. Raises `LedgerError`."""
+        while self._owed:
+            self._records.note([self._owed[0]])
+            self._owed.popleft()
 
     def tend(self) -> None:
         """In the ledger's thread: note new heads, close counts, drop what is too old."""
         now = time.monotonic()
         if now - self._tended >= _TEND:
             self._tended = now
+            self._pay()
             due = self.keep > 0 and now - self._pruned >= _PRUNE
             gone = self._records.upkeep(int(self.keep * 1000) if due else 0)
             if due and not gone:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _ADOPTED = 15.0  # seconds in which all workers are to serve a new configuration
 _LOOK = 0.05
+_OWED = 100  # revisions that wait for the ledger at most
 _FILE = Actor("config", name="gateway.toml")
 
 
@@ -66,6 +67,8 @@ class AdminDesk:
         self._reload = reload
         self._applying = asyncio.Lock()
         self._by: tuple[Actor, str] = (_FILE, "")  # who changes the configuration now, and why
+        self._told = False
+        self._owed: list[KeptRevision] = []  # to the history, in its order
 
     @property
     def settings(self) -> Settings:
@@ -120,20 +123,41 @@ class AdminDesk:
                 files,
                 note,
             )
-            await self._do(lambda: self._books.keep_revision(kept))
-        except (OSError, LedgerError) as error:
+        except OSError as error:
             log.error("revision %s can't be put into the history: %s", settings.revision, error)
+            return
+        self._owed = [*self._owed[-_OWED + 1 :], kept]
+        await self.pay()
+
+    async def pay(self) -> None:
+        """Put into the history what it lacks because the ledger could not be written."""
+        while self._owed:
+            kept = self._owed[0]
+            try:
+                await self._do(lambda: self._books.keep_revision(kept))  # noqa: B023
+            except LedgerError as error:
+                if not self._told:
+                    log.error("revision %s can't be put into the history yet: %s", kept.id, error)
+                self._told = True
+                return
+            self._owed = [each for each in self._owed if each is not kept]
+        self._told = False
 
     async def withdraw(self, revision: str) -> None:
         """Take out of the history what can't be served after all."""
+        self._owed = [each for each in self._owed if each.id != revision]
         try:
             await self._do(lambda: self._books.withdraw_revision(revision))
         except (OSError, LedgerError) as error:
             log.error("revision %s can't be taken out of the history: %s", revision, error)
 
     async def apply(self, wanted: Wanted) -> Applied:
-        """Write these files and serve them; where that can't be, they are as before. Raises `CallerError`."""
+        """Write these files and serve them; where that can't be, they are as before.
+
+        Raises `CallerError`, and `LedgerError` where nobody could learn afterwards who has changed what.
+        """
         async with self._applying:
+            await self._do(lambda: self._books.withdraw_revision(""))  # there is none: can it be written?
             if self._revisions.changed():  # somebody has just written it
                 await self._reload()
             if wanted.expect and wanted.expect != self.settings.revision:

@@ -69,6 +69,8 @@ class Turnover:
         async with self._lock:
             while self._withdrawn and self.admin is not None:
                 await self.admin.desk.withdraw(self._withdrawn.pop())
+            if self.admin is not None:
+                await self.admin.desk.pay()
             if self._unfit:
                 await self._fall_back()
             forced, self._hung_up = self._hung_up, False

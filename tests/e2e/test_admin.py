@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +294,31 @@ def test_a_configuration_is_applied_and_taken_back_once_however_often_it_is_aske
         assert "-requests = 4" in diff and "+requests = 3" in diff
         actions = [json.loads(line)["action"] for line in client.get("/audit/export").text.splitlines()]
         assert actions.count("config.apply") == 2
+
+
+def test_no_configuration_changes_unaudited_while_the_ledger_can_not_be_written(own: Gateway) -> None:
+    first = own.path.read_text()
+    second, third = (first.replace("requests = 3", f"requests = {n}") for n in (4, 5))
+    with (
+        admin(own) as client,
+        closing(sqlite3.connect(own.directory / "data" / "ledger.sqlite", isolation_level=None)) as database,
+    ):
+        database.execute("BEGIN IMMEDIATE")
+        answer = client.post("/config/apply", json={"toml": second})
+        assert code(answer) == (503, "gateway_ledger_unavailable")
+        assert own.path.read_text() == first and amount(client) == 3
+        own.path.write_text(third)  # by hand: that is the owner's right
+        until("the file serves", lambda: amount(client) == 5, 40)
+        database.execute("ROLLBACK")
+        until("it is in the history", lambda: len(client.get("/config/history").json()["data"]) == 2, 40)
+
+        def reloads() -> list[str]:
+            lines = client.get("/audit/export").text.splitlines()
+            return [json.loads(line)["action"] for line in lines if '"config.' in line]
+
+        until("it is in the audit", lambda: reloads() == ["config.reload"], 40)
+        assert client.post("/config/rollback", json={}).status_code == 200
+        assert own.path.read_text() == first and amount(client) == 3
 
 
 @pytest.mark.parametrize("damage", ["\nbroken = [\n", "\n[sever]\nworkers = 2\n"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gateway.core.errors import LedgerError
 from gateway.core.records import Actor, Deed
 from gateway.stores.base import records as clock
 from gateway.stores.sqlite import SqliteLedger
+from gateway.supervisor import audit
 from gateway.supervisor.audit import HEAD, Keeper, noted_heads
 
 DAY = 86_400.0
@@ -127,3 +129,27 @@ def test_a_ledger_that_fails_stops_no_appliance(
     monkeypatch.setattr(ledger, "note", fail)
     asyncio.run(keeper.began("r1"))
     assert "appliance.start of appliance can't be noted in the audit: it is away" in caplog.text
+
+
+def test_what_could_not_be_noted_is_noted_in_its_order_when_the_ledger_is_back(
+    ledger: SqliteLedger, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(deeds: object) -> None:
+        raise LedgerError("it is away")
+
+    monkeypatch.setattr(audit, "_TEND", 0.0)
+    with monkeypatch.context() as away:
+        away.setattr(ledger, "note", fail)
+        asyncio.run(keeper.reloaded("r1", "r2"))
+        asyncio.run(keeper.reloaded("r2", "r3"))
+        with pytest.raises(LedgerError):
+            keeper.tend()
+    before = int(time.time() * 1000)
+    keeper.tend()
+    found = list(ledger.audit())
+    assert [(one.action, one.target) for one in found][1:] == [
+        ("config.reload", "config/r2"), ("config.reload", "config/r3"),
+    ]  # fmt: skip
+    assert all(one.ts_ms <= before for one in found[1:])
+    keeper.tend()
+    assert len(list(ledger.audit())) == 3
