@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from itertools import takewhile
 from math import inf
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from gateway.core.codec import FrameSplitter, dumps
 from gateway.core.errors import FaultError, GatewayError
 from gateway.core.ports import KeyDirectory, Stage
 from gateway.core.principal import Principal
-from gateway.core.reply import Event, Reply
+from gateway.core.reply import Coming, Event, Reply
 from gateway.core.route import Plan
 
 log = logging.getLogger("penstock.pipeline")
@@ -107,7 +107,7 @@ class Pipeline:
                 reply = admit(call)
                 if reply is not None:
                     rest = (*admits[number:], self._last)
-                    return reply if type(reply) is Reply else self._onward(reply, rest, call)
+                    return reply if type(reply) is Reply else Onward(reply, rest, call)
         except Exception as error:
             return failure(call, error)
         return None
@@ -118,18 +118,6 @@ class Pipeline:
             reply: Reply | Awaitable[Reply] | None = self._last(call)
         except Exception as error:
             return failure(call, error)
-        return _nobody(call) if reply is None else reply
-
-    async def _onward(
-        self, waiting: Awaitable[Reply | None], admits: tuple[Callable[..., Any], ...], call: Call
-    ) -> Reply:
-        reply = await waiting
-        for admit in admits:
-            if reply is not None:
-                return reply
-            reply = admit(call)
-            if reply is not None and type(reply) is not Reply:
-                reply = await reply
         return _nobody(call) if reply is None else reply
 
     def _recall(self, call: Call) -> bool:
@@ -184,6 +172,41 @@ class Pipeline:
         self.inflight -= 1
         if self.inflight == 0 and self.on_idle is not None:
             self.on_idle()
+
+
+class Onward(Coming):
+    """The rest of the walk, from a stage on that has to wait."""
+
+    __slots__ = ("_admits", "_call", "_waiting")
+
+    def __init__(
+        self, waiting: Awaitable[Reply | None], admits: tuple[Callable[..., Any], ...], call: Call
+    ) -> None:
+        self._waiting = waiting
+        self._admits = admits
+        self._call = call
+
+    def then(self, told: Callable[[], None]) -> bool:
+        """See `core.reply.Coming`: it has to be awaited."""
+        return False
+
+    def close(self) -> None:
+        """See `core.reply.Coming`."""
+        if isinstance(self._waiting, Coroutine):
+            self._waiting.close()
+
+    def __await__(self) -> Generator[Any, Any, Reply]:
+        return self._walk().__await__()
+
+    async def _walk(self) -> Reply:
+        call, reply = self._call, await self._waiting
+        for admit in self._admits:
+            if reply is not None:
+                return reply
+            reply = admit(call)
+            if reply is not None and type(reply) is not Reply:
+                reply = await reply
+        return _nobody(call) if reply is None else reply
 
 
 def _nobody(call: Call) -> Reply:

@@ -252,3 +252,23 @@ def test_a_call_whose_connection_fails_to_close_is_given_back_once() -> None:
             assert len(gate.seen.settled) == 1 and gate.live.pipeline.inflight == 0
 
     run(scenario())
+
+
+def test_a_client_that_leaves_while_an_early_stage_has_to_wait_leaves_nothing_unawaited() -> None:
+    class Waits(Stage):
+        def __init__(self) -> None:
+            pass
+
+        async def admit(self, call: Call) -> None:
+            raise AssertionError("the client has gone before")
+
+    async def scenario() -> None:
+        notes: list[str] = []
+        async with door(asking(notes, lambda call: Later(good)), (Waits(),)) as gate:
+            (client,), _ = come(gate, notes, 1)
+            client.connection_lost(None)
+            assert [call.outcome for call in gate.seen.settled] == ["client_gone"]
+            await asyncio.sleep(0)
+            assert not notes and not gate.live.running
+
+    run(scenario())
