@@ -99,6 +99,8 @@ def opened(call: Call, worker: int) -> bytes:
         record["hold_tokens"], record["hold_micros"] = hold.tokens, hold.micros
     if call.tags or call.session:  # limits by tag count what a killed worker had under way too
         record["tags"], record["session"] = call.tags, call.session
+    if call.trace:  # so that caller and provider can find the call
+        record["trace"] = call.trace
     return known.opened + dumps(record)[1:]
 
 

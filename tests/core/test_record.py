@@ -70,6 +70,7 @@ def begun(call: Call, worker: int) -> dict[str, Any]:
         "worker": worker,
         "tags": list(call.tags),
         "session": call.session,
+        "trace": call.trace,
     }
 
 
@@ -95,7 +96,6 @@ def ended(call: Call, worker: int, now: float, text: bytes) -> dict[str, Any]:
         "first_byte_us": int((call.first_byte - call.sent) * 1e6) if call.first_byte else 0,
         "first_token_us": int((call.first_token - call.received) * 1e6) if call.first_token else 0,
         "path": call.path[:256] if call.endpoint == "other" else "",
-        "trace": call.trace,
         "sealed": sealed(texts(call, text)) if estimated else "",
     }
 
@@ -161,3 +161,9 @@ def test_an_abandoned_call_keeps_the_tags_that_limits_count_it_by() -> None:
     call.tags, call.session = ("workflow:a", "x"), "s1"
     record = abandoned(json.loads(opened(call, 0)))
     assert (record["tags"], record["session"]) == (["workflow:a", "x"], "s1")
+
+
+def test_an_abandoned_call_keeps_the_trace_by_which_others_know_it() -> None:
+    call = Call("POST", "/embeddings", "embeddings", [], b"")
+    call.trace = TRACE
+    assert abandoned(json.loads(opened(call, 0)))["trace"] == TRACE
