@@ -53,11 +53,7 @@ class Conversation:
         self._ended = False
         self._settled = False
 
-    def begin(self) -> None:
-        """The request is whole: the call takes its steps with those that came in the same turn."""
-        self._lane.intake.turn.come(self)
-
-    # -- its steps, see `turn.py`: whether it goes on to the next one
+    # -- the steps that it takes with others, see `turn.py`: whether it goes on to the next one
 
     def admit(self) -> bool:
         """Ask the stages, all but the one that answers."""

@@ -132,7 +132,7 @@ class LaneProtocol(ClientConnection):
             self._start(self._head, bytes(chunks.body))
 
     def _start(self, head: Head, body: bytes) -> None:
-        """The request is whole: make the call and its task."""
+        """The request is whole: make the call, which begins with the others of this turn."""
         self._state, self._head = BUSY, None
         self.deadline = 0.0
         call = self.intake.call(head, body, self._received)
@@ -147,7 +147,7 @@ class LaneProtocol(ClientConnection):
         except GatewayError as error:
             conversation.refuse(error)
             return
-        conversation.begin()
+        self.intake.turn.come(conversation)
 
     # -- the cold lane
 
