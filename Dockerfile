@@ -7,9 +7,12 @@
 # --stop-timeout (10 s) or the pod's terminationGracePeriodSeconds to server.bounds.drain.
 # For builds that repeat to the byte, pin the base by digest: --build-arg BASE=python:3.13-slim@sha256:…
 
-ARG BASE=python:3.13-slim
+# The build stage has a C compiler, for the hot path; both must have the same Python.
 
-FROM ${BASE} AS build
+ARG BASE=python:3.13-slim
+ARG BUILD=python:3.13
+
+FROM ${BUILD} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN ["python", "-m", "venv", "/opt/penstock"]
 WORKDIR /src
@@ -20,6 +23,10 @@ COPY config ./config
 COPY plugins ./plugins
 COPY gateway ./gateway
 RUN ["/opt/penstock/bin/python", "-m", "pip", "install", "--no-deps", "--no-build-isolation", "."]
+COPY requirements-compile.lock ./
+RUN ["/opt/penstock/bin/python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:", "--target", "/opt/compiler", "--requirement", "requirements-compile.lock"]
+ENV PYTHONPATH=/opt/compiler
+RUN ["/opt/penstock/bin/penstock", "compile"]
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="Penstock" \

@@ -33,9 +33,11 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/core.stamp ## start the gateway (sets up what it needs on the first run)
+	@$(COMPILED)
 	@exec $(BIN)/penstock serve $(ARGS)
 
 test: $(VENV)/dev.stamp ## run the tests (with CI=true a skipped test fails)
+	@$(COMPILED)
 	@.ci/servers
 	@$(BIN)/python -m pytest -n $$($(BIN)/python -c '$(ABREAST)') $(ARGS)
 
@@ -50,17 +52,19 @@ format: $(VENV)/dev.stamp ## format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/dev.stamp ## measure against nginx and print the budget table
+	@$(COMPILED)
 	@$(BIN)/python -m bench $(ARGS)
 
-COMPILE = env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade \
-          --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links pyproject.toml
+RESOLVE = env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade \
+          --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links
 
 # Before 3.11.3 redis needs one package more: only there is it resolved.
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew (needs .venv on Python 3.11.2 or older, as Debian has it)
 	@$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:3] < (3, 11, 3))' || \
 	  { echo "make lock: resolve on Python 3.11.2 (make clean, then make lock PYTHON=/usr/bin/python3.11)"; exit 1; }
-	$(COMPILE) --all-build-deps --extra postgres --output-file requirements.lock
-	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock
+	$(RESOLVE) --all-build-deps --extra postgres --output-file requirements.lock pyproject.toml
+	$(RESOLVE) --all-build-deps --extra dev --output-file requirements-dev.lock pyproject.toml
+	echo mypy | $(RESOLVE) --constraint requirements-dev.lock --output-file requirements-compile.lock -
 
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -82,6 +86,14 @@ $(VENV)/dev.stamp: requirements-dev.lock pyproject.toml | $(VENV)/made.stamp
 	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
 	@$(EDITABLE)
 	@touch $@ $(VENV)/core.stamp
+
+# The hot path as machine code (gateway/compiled.py). What makes it stays out of the environment; where it can't
+# be made, for want of a C compiler say, that is told and Penstock works without.
+UP_TO_DATE = import sys, gateway; sys.exit(gateway.uncompiled not in ("", "PENSTOCK_COMPILED=no"))
+COMPILED = $(BIN)/python -c '$(UP_TO_DATE)' || { \
+  echo "compiling the hot path: a minute or two, and again only when it changes …"; \
+  $(INSTALL) --require-hashes --upgrade --target $(VENV)/compiler --requirement requirements-compile.lock && \
+  PYTHONPATH=$(VENV)/compiler $(BIN)/penstock compile; } || true
 
 # Five passes over all, and each one's best: a neighbour that takes the core for a moment decides nothing.
 $(VENV)/made.stamp:

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_serve, _check, _explain, *ADMINISTER, _usage, _audit, _captures):
+    for add in (_serve, _check, _explain, *ADMINISTER, _usage, _audit, _captures, _compile):
         add(commands)
     return top
 
@@ -59,6 +59,16 @@ def _check(commands: Commands[argparse.ArgumentParser]) -> None:
         "\n\nOne line per fault: file:line:column  path  what is wrong and what would be right.",
     )
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the file instead")
+
+
+def _compile(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "compile",
+        "make the hot path machine code, which takes a minute or two and a C compiler",
+        "\n\nOnce for an environment. What has changed since runs as Python until it is done again.",
+    )
+    parser.add_argument("--force", action="store_true", help="also where nothing has changed")
 
 
 def _explain(commands: Commands[argparse.ArgumentParser]) -> None:

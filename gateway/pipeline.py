@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from itertools import takewhile
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.core.call import Call
 from gateway.core.codec import FrameSplitter, dumps
@@ -17,21 +17,20 @@ from gateway.core.ports import KeyDirectory, Stage
 from gateway.core.principal import Principal
 from gateway.core.reply import Coming, Event, Reply
 from gateway.core.route import Plan
+from gateway.core.verbs import verbs
 
-log = logging.getLogger("penstock.pipeline")
+log: Final = logging.getLogger("penstock.pipeline")
 
-_MOST_VERDICTS = 64  # of one head
-_LONGEST_MODEL = 128
-
-JSON = (b"content-type", b"application/json")
-
+_MOST_VERDICTS: Final = 64  # of one head
+_LONGEST_MODEL: Final = 128
+JSON: Final = (b"content-type", b"application/json")
 _background: set[asyncio.Task[None]] = set()
 
 
 class Verdict(NamedTuple):
     """What the steady stages said about one head and model: it holds until keys or pipeline change."""
 
-    pipeline: Pipeline
+    pipeline: Any  # a Pipeline
     generation: int
     until: float  # epoch seconds
     principal: Principal
@@ -54,27 +53,29 @@ class Pipeline:
         self.revision = revision
         self._keys = keys
         steady = list(takewhile(lambda stage: stage.steady, stages)) if keys is not None else []
-        self.steady = _verbs(steady, "admit")
-        self.admits = _verbs(self.stages[len(steady) :], "admit")
+        self.steady = verbs(steady, "admit")
+        self.admits = verbs(self.stages[len(steady) :], "admit")
         self._first, self._last = self.admits[:-1], self.admits[-1] if self.admits else _nobody
-        self.emits = _verbs(stages, "emit")
+        self.emits = verbs(stages, "emit")
         # The last stage settles first: what it finds out (usage, money), those before it need.
-        self.settles = _verbs(stages, "settle")[::-1]
+        self.settles = verbs(stages, "settle")[::-1]
         self.waits = any(inspect.iscoroutinefunction(emit) for emit in self.emits)
         self.inflight = 0
         self.on_idle: Callable[[], None] | None = None
 
     async def open(self) -> None:
         """Open the stages in order; what was opened is closed again when one fails."""
-        opened = []
+        opened: list[Stage] = []
         try:
             for stage in self.stages:
                 await stage.open()
                 opened.append(stage)
-        except BaseException:
-            for stage in reversed(opened):
-                await stage.close()
-            raise
+            return
+        except BaseException as error:
+            failed = error
+        for stage in reversed(opened):
+            await stage.close()
+        raise failed
 
     async def close(self) -> None:
         """Close the stages, last first."""
@@ -104,7 +105,7 @@ class Pipeline:
             if self.steady and not self._recall(call):
                 admits = (*self.steady, self._remember, *admits)
             for number, admit in enumerate(admits, 1):
-                reply = admit(call)
+                reply: Any = admit(call)
                 if reply is not None:
                     rest = (*admits[number:], self._last)
                     return reply if type(reply) is Reply else Onward(reply, rest, call)
@@ -115,7 +116,7 @@ class Pipeline:
     def ask(self, call: Call) -> Reply | Awaitable[Reply]:
         """The last stage, which has to answer; see `begin`."""
         try:
-            reply: Reply | Awaitable[Reply] | None = self._last(call)
+            reply: Any = self._last(call)
         except Exception as error:
             return failure(call, error)
         return _nobody(call) if reply is None else reply
@@ -127,7 +128,7 @@ class Pipeline:
         if verdict is None:
             return False
         pipeline, generation, until, call.principal, call.alias, call.plan, call.tags, call.session = verdict
-        if pipeline is self and generation == self._keys.generation and (until > call.wall):  # type: ignore[union-attr]
+        if pipeline is self and generation == self._keys.generation and (until > call.wall):
             return True
         call.principal, call.alias, call.plan, call.tags, call.session = None, "", None, (), ""
         return False
@@ -135,14 +136,9 @@ class Pipeline:
     def _remember(self, call: Call) -> None:
         """Keep what was said, unless it depends on more than head and model. Called as an admit."""
         origin, principal, plan = call.origin, call.principal, call.plan
-        if (
-            origin is None
-            or principal is None
-            or plan is None
-            or not plan.steady
-            or call.memo
-            or call.reasons
-        ):
+        if origin is None or principal is None or plan is None or not plan.steady:
+            return
+        if call.memo or call.reasons:
             return
         if len(origin.verdicts) >= _MOST_VERDICTS or len(call.model) > _LONGEST_MODEL:
             origin.verdicts.clear()
@@ -199,13 +195,16 @@ class Onward(Coming):
         return self._walk().__await__()
 
     async def _walk(self) -> Reply:
-        call, reply = self._call, await self._waiting
+        call = self._call
+        reply: Any = await self._waiting
         for admit in self._admits:
             if reply is not None:
-                return reply
+                break
             reply = admit(call)
             if reply is not None and type(reply) is not Reply:
                 reply = await reply
+        if reply is not None and type(reply) is not Reply:
+            raise TypeError(f"admit gives a Reply or None, not {reply!r:.100}")
         return _nobody(call) if reply is None else reply
 
 
@@ -220,17 +219,17 @@ async def _finish(waiting: Awaitable[None], request_id: str) -> None:
         log.exception("a stage failed to settle", extra={"request_id": request_id})
 
 
-def _verbs(stages: Sequence[Stage], name: str) -> tuple[Callable[..., Any], ...]:
-    inherited = getattr(Stage, name)
-    return tuple(getattr(s, name) for s in stages if getattr(type(s), name, inherited) is not inherited)
-
-
 def failure(call: Call, error: Exception) -> Reply:
     """The answer to a call that a stage refused or broke on."""
-    if not isinstance(error, GatewayError):
-        log.error("a stage failed", exc_info=error, extra={"request_id": call.id})
-        error = FaultError("The gateway failed on this call.", status=500, code="gateway_fault")
-    return refusal(call, error)
+    return refusal(call, told(call, error))
+
+
+def told(call: Call, error: Exception) -> GatewayError:
+    """What its client is told of an error."""
+    if isinstance(error, GatewayError):
+        return error
+    log.error("a stage failed", exc_info=error, extra={"request_id": call.id})
+    return FaultError("The gateway failed on this call.", status=500, code="gateway_fault")
 
 
 def refusal(call: Call, error: GatewayError) -> Reply:

@@ -46,10 +46,10 @@ _REPORT = 1.0  # seconds between two reports
 
 def admit(door: Door, live: Live, server: Server) -> None:
     """Serve new connections with these bounds and this certificate."""
-    hot, tls = lane.protocol(live, server.bounds), server.tls
+    hot, tls = lane.Lane(live, server.bounds), server.tls
     config = uvicorn.Config(
         app=asgi.build(live, server.bounds, hot.intake),
-        http=hot,
+        http=lane.LaneProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -7,6 +7,14 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+# What runs inside the tests runs as Python, so that they can look into it. Gateways that they start run as
+# anywhere: compiled. PENSTOCK_COMPILED=yes: what runs inside too.
+chosen = os.environ.get("PENSTOCK_COMPILED", "")
+os.environ["PENSTOCK_COMPILED"] = chosen or "no"
+import gateway  # noqa: E402, F401
+
+os.environ["PENSTOCK_COMPILED"] = chosen
+
 # Nothing in the suite judges speed: machines are shared, and a fresh clone first builds hypothesis' tables.
 settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("penstock")

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     "core": 1,
+    "compiled": 1,
     **dict.fromkeys(("net", "settings", "observe"), 2),
     **dict.fromkeys(("backends", "stages", "stores", "local", "rollout", "evals"), 3),
     **dict.fromkeys(("pipeline", "live", "link"), 4),
@@ -54,6 +55,9 @@ DOORS = {
     "redis": ("stores/redis/",),
     "cryptography": ("link/seal.py", "control/seal.py"),
     "psycopg": ("stores/postgres/",),
+    "mypy_extensions": ("compiled.py",),
+    "mypyc": ("commands/compile.py",),
+    "setuptools": ("commands/compile.py",),
 }
 
 MAX_FILE, MAX_FUNCTION, MAX_MEDIAN = 300, 60, 10

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-compile.lock")
 
 
 def requirements(lock: str) -> dict[str, list[str]]:
@@ -56,9 +56,11 @@ def test_the_locks_hold_what_the_project_asks_for() -> None:
     def names(items: list[str]) -> set[str]:
         return {re.split(r"[\[<>=!~ ]", item)[0] for item in items}
 
-    core, dev = ({pinned.split("==")[0] for pinned in requirements(lock)} for lock in LOCKS)
+    core, dev, compiler = ({pinned.split("==")[0] for pinned in requirements(lock)} for lock in LOCKS)
     assert names(project["dependencies"]) | names(build) <= core
     assert core | names(project["optional-dependencies"]["dev"]) <= dev
+    assert compiler | core >= names(project["optional-dependencies"]["compile"])
+    assert set(requirements(LOCKS[2])) <= set(requirements(LOCKS[1])), "the locks disagree: make lock"
     assert set(requirements(LOCKS[0])) <= set(requirements(LOCKS[1])), "the locks disagree: make lock"
 
 

@@ -8,6 +8,7 @@ Source: Azure OpenAI REST API reference.
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote
 
 from gateway.backends.base.http import HttpBackend
@@ -17,7 +18,7 @@ from gateway.core.route import Target
 from gateway.settings.schema import BackendSettings
 
 # Paths of the API that belong to a deployment.
-_DEPLOYED = frozenset(
+_DEPLOYED: Final = frozenset(
     (
         "/chat/completions", "/completions", "/embeddings", "/audio/transcriptions", "/audio/translations",
         "/audio/speech", "/images/generations", "/images/edits",

@@ -16,8 +16,9 @@ from gateway.core.call import Call
 from gateway.core.cost import PriceList
 from gateway.core.credential import expired, revoked
 from gateway.core.errors import CallerError, GatewayError
+from gateway.core.hold import Hold
 from gateway.core.keys import Keys
-from gateway.core.limit import MICROS, Bucket, Charges, Denial, Hold, LimitRule, Standing
+from gateway.core.limit import MICROS, Bucket, Charges, Denial, LimitRule, Standing
 from gateway.core.parts import Parts
 from gateway.core.principal import ANYONE, KeyEntry
 from gateway.front import body

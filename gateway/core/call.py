@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.group import Capture
-from gateway.core.limit import Hold
+from gateway.core.hold import Hold
 from gateway.core.principal import Principal
 from gateway.core.route import Plan, Target
 from gateway.core.usage import NONE, Usage
@@ -14,7 +13,7 @@ from gateway.core.usage import NONE, Usage
 Headers = list[tuple[bytes, bytes]]
 
 # In a call's memo: the seconds that went by with upstreams before the try that is recorded was sent.
-WAITED = "waited"
+WAITED: Final = "waited"
 
 
 class Origin:
@@ -29,16 +28,55 @@ class Origin:
         self.verdicts: dict[str, Any] = {}
 
 
-_NOBODY_ASKED = Usage(source=NONE)  # replaced, never changed: all calls share it
+_NOBODY_ASKED: Final = Usage(source=NONE)  # replaced, never changed: all calls share it
+
+_MEMBERS: Final = (
+    "alias",
+    "arm",
+    "arrived",
+    "began",
+    "body",
+    "capture",
+    "client",
+    "code",
+    "connect_time",
+    "cost",
+    "document",
+    "endpoint",
+    "first_byte",
+    "first_token",
+    "headers",
+    "hold",
+    "id",
+    "memo",
+    "method",
+    "model",
+    "origin",
+    "outcome",
+    "passed",
+    "path",
+    "plan",
+    "principal",
+    "prompt_version",
+    "query",
+    "reasons",
+    "received",
+    "replied",
+    "revision",
+    "sent",
+    "session",
+    "slot",
+    "status",
+    "stream",
+    "tags",
+    "target",
+    "trace",
+    "tries",
+    "usage",
+    "wall",
+)
 
 
-def _nobody_asked() -> Usage:
-    return _NOBODY_ASKED
-
-
-# Slots: with more attributes than an instance's own table takes (30), each call's would be rebuilt as a
-# dictionary on the way.
-@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """One request on its way through the stages. Times are `time.monotonic()` seconds; 0.0 is "not yet".
 
@@ -49,52 +87,61 @@ class Call:
     block of those request headers that may go upstream ("name: value\r\n"…), hop-by-hop and ours removed.
     """
 
-    method: str
-    path: str
-    endpoint: str
-    headers: Headers
-    body: bytes
-    id: str = ""
-    origin: Origin | None = None  # shared with other calls; read-only like `headers`
-    query: bytes = b""
-    passed: bytes = b""
-    client: str = ""
-    document: dict[str, Any] | None = None  # the body as JSON; only for JSON endpoints
-    model: str = ""  # as the caller named it; "" where the endpoint has none
-    stream: bool = False
-    tags: tuple[str, ...] = ()
-    session: str = ""
-    trace: str = ""  # the W3C trace id, where the caller sent a valid one
-    revision: str = ""
-    # what the stages found out
-    principal: Principal | None = None
-    hold: Hold | None = None
-    plan: Plan | None = None
-    target: Target | None = None
-    alias: str = ""  # the configured model name that matched
-    tries: int = 0
-    prompt_version: str = ""  # of the prompt that was filled in, "" where none was
-    arm: str = ""  # of the rollout that chose the target, "" where none did
-    capture: Capture | None = None  # its texts are to be kept
-    usage: Usage = field(default_factory=_nobody_asked)
-    cost: int = 0  # micro-dollars
-    slot: int = -1  # the open-call slot that survives this process
-    reasons: dict[str, str] = field(default_factory=dict)
-    memo: dict[str, Any] = field(default_factory=dict)
-    # how it ended
-    status: int = 0
-    outcome: str = ""  # ok refused upstream_error failed client_gone truncated abandoned
-    code: str = ""  # the error code, "" when there was none
-    # when
-    wall: float = 0.0  # epoch seconds at `received`
-    received: float = 0.0  # first byte of the request was read
-    arrived: float = 0.0  # the whole request was there
-    began: float = 0.0  # the first stage began
-    sent: float = 0.0  # the request had been handed to the upstream socket
-    connect_time: float = 0.0  # seconds spent connecting, 0.0 on a reused connection
-    first_byte: float = 0.0  # first byte of the upstream's answer
-    first_token: float = 0.0  # first content of a stream
-    replied: float = 0.0  # the upstream's answer was complete
+    __slots__ = _MEMBERS
+
+    def __init__(self, method: str, path: str, endpoint: str, headers: Headers, body: bytes) -> None:
+        self.method = method
+        self.path = path
+        self.endpoint = endpoint
+        self.headers = headers
+        self.body = body
+        self.id = ""
+        self.origin: Origin | None = None  # shared with other calls; read-only like `headers`
+        self.query = b""
+        self.passed = b""
+        self.client = ""
+        self.document: dict[str, Any] | None = None  # the body as JSON; only for JSON endpoints
+        self.model = ""  # as the caller named it; "" where the endpoint has none
+        self.stream = False
+        self.tags: tuple[str, ...] = ()
+        self.session = ""
+        self.trace = ""  # the W3C trace id, where the caller sent a valid one
+        self.revision = ""
+        # what the stages found out
+        self.principal: Principal | None = None
+        self.hold: Hold | None = None
+        self.plan: Plan | None = None
+        self.target: Target | None = None
+        self.alias = ""  # the configured model name that matched
+        self.tries = 0
+        self.prompt_version = ""  # of the prompt that was filled in, "" where none was
+        self.arm = ""  # of the rollout that chose the target, "" where none did
+        self.capture: Capture | None = None  # its texts are to be kept
+        self.usage = _NOBODY_ASKED
+        self.cost = 0  # micro-dollars
+        self.slot = -1  # the open-call slot that survives this process
+        self.reasons: dict[str, str] = {}
+        self.memo: dict[str, Any] = {}
+        # how it ended
+        self.status = 0
+        self.outcome = ""  # ok refused upstream_error failed client_gone truncated abandoned
+        self.code = ""  # the error code, "" when there was none
+        # when
+        self.wall = 0.0  # epoch seconds at `received`
+        self.received = 0.0  # first byte of the request was read
+        self.arrived = 0.0  # the whole request was there
+        self.began = 0.0  # the first stage began
+        self.sent = 0.0  # the request had been handed to the upstream socket
+        self.connect_time = 0.0  # seconds spent connecting, 0.0 on a reused connection
+        self.first_byte = 0.0  # first byte of the upstream's answer
+        self.first_token = 0.0  # first content of a stream
+        self.replied = 0.0  # the upstream's answer was complete
+
+    def __copy__(self) -> Call:
+        twin = Call(self.method, self.path, self.endpoint, self.headers, self.body)
+        for name in _MEMBERS:
+            setattr(twin, name, getattr(self, name))
+        return twin
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.usage import KINDS, Usage
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from gateway.core.ports import Backend
 
 # A price of 1 USD per million tokens is 1 micro-dollar per token; prices are kept times this.
-SCALE = 1_000_000
+SCALE: Final = 1_000_000
 
 # What a kind costs when its own price is not given: the kind whose price it shares.
-_SHARES = {
+_SHARES: Final = {
     "cached_input": "input",
     "cache_write": "input",
     "audio_input": "input",
@@ -35,6 +35,12 @@ class Price:
 
     rates: tuple[int, ...]
     request: int = 0
+
+    def __reduce__(self) -> tuple[type[Price], tuple[tuple[int, ...], int]]:
+        return Price, (
+            self.rates,
+            self.request,
+        )  # workers get prices by pickle
 
     @classmethod
     def of(cls, usd: Mapping[str, float]) -> Price:

@@ -41,7 +41,7 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
-        self.headers = headers
+        self.headers = tuple(headers)
         if code:
             self.code = code
         if status:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend", "tag")
 # `tokens` are those of prompt and answer together. New units stand at the end: places are indices.
@@ -109,40 +109,6 @@ class Bucket(Protocol):
 
 
 Charges = Iterable[tuple[Bucket, int]]  # what a call takes of each of its buckets; may be gone through again
-
-
-class Bill:
-    """Charges in two rows instead of in pairs: of many calls under way each keeps fewer objects.
-
-    Leases `zip` the rows themselves: this one's iterator and zip's keyword take 3,000 instructions a call.
-    """
-
-    __slots__ = ("amounts", "buckets")
-
-    def __init__(self, buckets: tuple[Any, ...], amounts: tuple[int, ...]) -> None:
-        self.buckets = buckets
-        self.amounts = amounts  # as many as there are buckets, or more
-
-    def __iter__(self) -> Iterator[tuple[Bucket, int]]:
-        return zip(self.buckets, self.amounts, strict=False)
-
-    def __len__(self) -> int:
-        return len(self.buckets)
-
-
-@dataclass(slots=True)
-class Hold:
-    """A reservation of one call against all of its buckets, settled once.
-
-    `tokens` (of them `output` generated ones) and `micros` are what was reserved; `charges` is opaque to all
-    but the leases.
-    """
-
-    tokens: int
-    micros: int
-    charges: Charges = ()
-    settled: bool = False
-    output: int = 0
 
 
 @dataclass(slots=True, frozen=True)

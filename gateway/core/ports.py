@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from gateway.core.call import Call
 from gateway.core.group import Tenant
+from gateway.core.hold import Hold
 from gateway.core.keep import Keep
-from gateway.core.limit import Bucket, Charges, Denial, Hold, LimitRule, Spent, Standing
+from gateway.core.limit import Bucket, Charges, Denial, LimitRule, Spent, Standing
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.records import Actor
 from gateway.core.reply import Coming, Event, Reply

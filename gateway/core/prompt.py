@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.core.tokens import estimate
 
-DENSEST = 23 / 32  # tokens a byte
-_FRAME = 16  # tokens that are in no text: roles, and what begins an answer
-_PER_MESSAGE = 4
-_SAMPLE = 4096  # bytes at the beginning, in the middle and at the end of a long body
+DENSEST: Final = 23 / 32  # tokens a byte
+_FRAME: Final = 16  # tokens that are in no text: roles, and what begins an answer
+_PER_MESSAGE: Final = 4
+_SAMPLE: Final = 4096  # bytes at the beginning, in the middle and at the end of a long body
 
 # Of a small body its envelope is the most: with these members alone, only the text of its messages counts.
-_SMALL = 2048
-_PLAIN = frozenset(
+_SMALL: Final = 2048
+_PLAIN: Final = frozenset(
     (
         "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature",
         "top_p", "n", "seed", "stop", "user", "presence_penalty", "frequency_penalty", "logprobs",
@@ -28,22 +28,22 @@ _PLAIN = frozenset(
     )
 )  # fmt: skip
 
-_LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
-_DIGITS = b"0123456789"
-_HIGH = bytes(range(128, 256))
-_OTHERS = b"!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\"\n\r\t"
+_LETTERS: Final = bytes(range(65, 91)) + bytes(range(97, 123))
+_DIGITS: Final = b"0123456789"
+_HIGH: Final = bytes(range(128, 256))
+_OTHERS: Final = b"!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\"\n\r\t"
 
 # What attachments come to. An image is at most 2,500 tokens by the providers' rules for their large models;
 # gpt-4o-mini counts 33 times as many for one.
-_IMAGE = 4000
-_IMAGES = {"gpt-4o-mini": 48_500}
-_FILE = 4000  # at least, and a token for each 24 characters of base64
-_ENCODED = (
+_IMAGE: Final = 4000
+_IMAGES: Final = {"gpt-4o-mini": 48_500}
+_FILE: Final = 4000  # at least, and a token for each 24 characters of base64
+_ENCODED: Final = (
     re.compile(rb"base64,[A-Za-z0-9+/]{512,}+"),
     re.compile(rb'"(?:data|file_data)":[ ]?"[A-Za-z0-9+/]{512,}+'),
 )
-_PICTURES = frozenset(("image_url", "input_image", "image"))
-_FILES = frozenset(("file", "input_file", "document", "input_audio", "audio", "video", "video_url"))
+_PICTURES: Final = frozenset(("image_url", "input_image", "image"))
+_FILES: Final = frozenset(("file", "input_file", "document", "input_audio", "audio", "video", "video_url"))
 
 
 class Prompt(NamedTuple):
@@ -79,16 +79,26 @@ def measure(data: bytes, document: dict[str, Any], model: str = "") -> Prompt:
         else:
             size = len(data)
             if size < _SMALL and _PLAIN.issuperset(document):
-                size = min(size, sum([_bytes(each) for each in messages]))
+                texts = [_bytes(each, size) for each in messages]
+                size = min(size, sum(texts))
             return Prompt(size, len(messages))
     return _attached(data, messages, model)
 
 
-def _bytes(message: dict[str, Any]) -> int:
-    """The text of a message whose content is text; whatever else it has counts too."""
+def _bytes(message: dict[str, Any], most: int) -> int:
+    """The text of a message whose content is text; what else it has counts too. `most` if that is nested."""
     text: str = message["content"]
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    return size if len(message) == 2 else size + len(str(message)) - len(repr(text))
+    if len(message) == 2:
+        return size
+    for name, value in message.items():
+        if type(value) is str or value is None:
+            size += len(name) + 6
+            if value is not None and name != "content":
+                size += len(value.encode("utf-8", "surrogatepass"))
+        else:
+            return most
+    return size
 
 
 def _attached(data: bytes, messages: list[Any], model: str) -> Prompt:

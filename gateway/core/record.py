@@ -8,7 +8,7 @@ micro-dollars, `ts` epoch milliseconds at the request's first byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.call import WAITED, Call
 from gateway.core.capture import document
@@ -16,7 +16,7 @@ from gateway.core.codec import dumps
 from gateway.core.tokens import prompt_text, whole
 from gateway.core.usage import ESTIMATED, KINDS, NONE, PROVIDER
 
-FIELDS = (
+FIELDS: Final = (
     "id", "ts", "key", "key_name", "tenant", "team", "user", "client",
     "method", "endpoint", "path", "model", "alias", "backend", "target", "stream",
     "status", "outcome", "code", "tries",
@@ -28,7 +28,7 @@ FIELDS = (
 
 Seal = Callable[[Mapping[str, Any]], str]  # see link/seal.py
 
-_MOST_KNOWN = 256
+_MOST_KNOWN: Final = 256
 
 
 class _Known:

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 # Disjoint: a token is counted in exactly one kind, so that a sum is always the true total.
-KINDS = ("input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output")
+KINDS: Final = ("input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output")
 
 # provider: the provider said so · counted: here, all texts with the model's own tokenizer · estimated: here,
 # with less than that · unknown: nobody knows · none: nobody was asked. A worker says estimated of both.
-PROVIDER, COUNTED, ESTIMATED, UNKNOWN, NONE = "provider", "counted", "estimated", "unknown", "none"
+PROVIDER: Final = "provider"
+COUNTED: Final = "counted"
+ESTIMATED: Final = "estimated"
+UNKNOWN: Final = "unknown"
+NONE: Final = "none"
 
 
-@dataclass(slots=True)
 class Usage:
     """Token counts of one call. `source`: where they come from, see above."""
 
-    input: int = 0
-    cached_input: int = 0
-    cache_write: int = 0
-    audio_input: int = 0
-    output: int = 0
-    reasoning: int = 0
-    audio_output: int = 0
-    source: str = UNKNOWN
+    __slots__ = (*KINDS, "source")
+
+    def __init__(
+        self,
+        input: int = 0,
+        cached_input: int = 0,
+        cache_write: int = 0,
+        audio_input: int = 0,
+        output: int = 0,
+        reasoning: int = 0,
+        audio_output: int = 0,
+        source: str = UNKNOWN,
+    ) -> None:
+        self.input = input
+        self.cached_input = cached_input
+        self.cache_write = cache_write
+        self.audio_input = audio_input
+        self.output = output
+        self.reasoning = reasoning
+        self.audio_output = audio_output
+        self.source = source
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return self.counts() == other.counts() and self.source == other.source
+
+    __hash__ = None  # type: ignore[assignment]  # its counts may change
+
+    def __repr__(self) -> str:
+        counts = [f"{kind}={count}" for kind, count in zip(KINDS, self.counts(), strict=True) if count]
+        return f"Usage({', '.join([*counts, f'source={self.source!r}'])})"
 
     @property
     def input_total(self) -> int:
@@ -55,7 +81,7 @@ class Usage:
         )
 
 
-_MOST = 1 << 53  # a count that a double can't hold is no count
+_MOST: Final = 1 << 40  # more is no count; the ledger takes no more either
 
 
 def _count(value: Any) -> int:

@@ -29,7 +29,7 @@ from gateway.front.head import block, pairs
 from gateway.front.intake import Intake
 from gateway.live import Live
 from gateway.observe import trace
-from gateway.pipeline import Emitter, Pipeline, refusal
+from gateway.pipeline import Emitter, Pipeline, refusal, told
 from gateway.settings.schema import Bounds
 
 __all__ = ["app", "build"]
@@ -108,7 +108,11 @@ class AsgiConversation:
             call.arrived = call.began = time.monotonic()
             await self._until_gone(self._answer())
         except GatewayError as error:
-            await self._whole(refusal(call, error), close=True)
+            reply = refusal(call, error)
+            if error.code == "caller_gone":  # nobody is there to be told
+                self._gone()
+            else:
+                await self._whole(reply, close=True)
         except asyncio.CancelledError:
             if not self._expired:
                 self._gone()
@@ -162,7 +166,6 @@ class AsgiConversation:
                     "The request's body took too long.", status=408, code="caller_timeout"
                 ) from None
             if message["type"] == "http.disconnect":
-                self._gone()
                 raise CallerError("The client left before its request was whole.", code="caller_gone")
             piece = message.get("body", b"")
             size += len(piece)
@@ -189,14 +192,14 @@ class AsgiConversation:
     async def _whole(self, reply: Reply, close: bool = False) -> None:
         call, body = self.call, reply.body or b""
         call.status = reply.status
+        self._begun = True
+        call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
+        self._settle()  # first: what it cost stands in the head
         headers = [*reply.headers, *pairs(call)]
         if reply.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(body)))
         if close:
             headers.append((b"connection", b"close"))
-        self._begun = True
-        call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
-        self._settle()
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body if call.method != "HEAD" else b""})
 
@@ -259,15 +262,16 @@ class _Filters:
     """Tap and listening stages of one stream, in the pull form."""
 
     def __init__(self, reply: Reply, call: Call, pipeline: Pipeline) -> None:
-        self._tap = reply.tap
+        self._call, self._tap = call, reply.tap
         self._emitter = Emitter(call, pipeline.emits, reply.event_stream) if pipeline.emits else None
 
     async def feed(self, piece: bytes) -> bytes:
-        if self._tap is not None:
-            piece = self._tap.feed(piece)
-        if self._emitter is not None and piece:
-            piece = await self._emitter.feed_waiting(piece)
-        return piece
+        try:
+            if self._tap is not None:
+                piece = self._tap.feed(piece)
+            return await self._emitter.feed_waiting(piece) if self._emitter is not None and piece else piece
+        except Exception as error:
+            raise told(self._call, error) from error
 
     async def finish(self) -> bytes:
         rest = self._tap.finish() if self._tap is not None else b""

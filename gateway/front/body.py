@@ -9,7 +9,7 @@ import json
 import secrets
 import zlib
 from itertools import product
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.call import Call
 from gateway.core.codec import JSONError, loads, loads_far
@@ -17,7 +17,7 @@ from gateway.core.errors import CallerError
 from gateway.core.multipart import is_form, model_of
 
 # Endpoints whose body must be a JSON object; on other paths the body is passed on as it is.
-JSON_ENDPOINTS = frozenset(
+JSON_ENDPOINTS: Final = frozenset(
     (
         "chat/completions",
         "completions",
@@ -32,17 +32,17 @@ JSON_ENDPOINTS = frozenset(
     )
 )
 # Those that can't be routed without a model.
-MODEL_ENDPOINTS = frozenset(("chat/completions", "completions", "embeddings"))
+MODEL_ENDPOINTS: Final = frozenset(("chat/completions", "completions", "embeddings"))
 
 # A body of this many bytes is parsed in two: `_split`.
-_LARGE = 16 * 1024
-_EARLY = 1024  # bytes in which the bulky member must begin
-_BULKY = (b'"messages"', b'"input"')
+_LARGE: Final = 16 * 1024
+_EARLY: Final = 1024  # bytes in which the bulky member must begin
+_BULKY: Final = (b'"messages"', b'"input"')
 # "Model", "MODEL" …: every other way to write it.
-_OTHER_CASE = frozenset(
+_OTHER_CASE: Final = frozenset(
     "".join(letters) for letters in product(*[(letter, letter.upper()) for letter in "model"])
 ) - {"model"}
-_STAND_IN = 1 << 61 | secrets.randbits(61)  # nobody can put it there on purpose
+_STAND_IN: Final = 1 << 61 | secrets.randbits(61)  # nobody can put it there on purpose
 
 
 def too_large(limit: int) -> CallerError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -25,12 +26,12 @@ from gateway.settings.schema import Bounds
 
 HEAD, BODY, BUSY, COLD, SHUT = range(5)
 
-AHEAD = 64 * 1024  # pipelined bytes kept while a call runs
-_LINGER = 2.0  # seconds a refused client may go on sending before it is cut
+AHEAD: Final = 64 * 1024  # pipelined bytes kept while a call runs
+_LINGER: Final = 2.0  # seconds a refused client may go on sending before it is cut
 
 
 class ClientConnection(HttpToolsProtocol):
-    """One client connection. `intake` and `bounds` are set on a subclass, see `lane.protocol`."""
+    """One client connection. `intake` and `bounds` are set by `lane.Lane`."""
 
     intake: Intake
     bounds: Bounds

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.call import Call
 from gateway.core.errors import FaultError, GatewayError
 from gateway.core.reply import Coming, Reply
 from gateway.front.head import BODYLESS, render
 from gateway.front.stream import Stream
-from gateway.pipeline import Pipeline, failure, refusal
+from gateway.pipeline import Pipeline, failure, refusal, told
 
 if TYPE_CHECKING:
     from gateway.front.connection import ClientConnection
 
-_COALESCE = 64 * 1024
+_COALESCE: Final = 64 * 1024
 
 
 class Conversation:
@@ -178,6 +178,7 @@ class Conversation:
 
     def _whole(self, reply: Reply, body: bytes) -> None:
         lane = self._lane
+        self._settle()  # first: what it cost stands in the head
         if reply.status in BODYLESS:
             framing = body = b""
         else:
@@ -188,13 +189,9 @@ class Conversation:
             framing += b"connection: keep-alive\r\n"
         self._started = True
         if len(body) <= _COALESCE:
-            data = render(self.call, reply, framing, body)
-            self._settle()
-            lane.transport.write(data)
+            lane.transport.write(render(self.call, reply, framing, body))
         else:
-            data = render(self.call, reply, framing)
-            self._settle()
-            lane.transport.writelines((data, body))
+            lane.transport.writelines((render(self.call, reply, framing), body))
 
     async def _pieces(self, reply: Reply) -> None:
         source, lane = reply.source, self._lane
@@ -207,8 +204,8 @@ class Conversation:
             rest = await stream.rest()
             self._settle()
             stream.end(rest)
-        except GatewayError as error:  # the upstream broke, or a stage ends it
-            self._break_off(stream, error)
+        except Exception as error:  # the upstream broke, or a stage ends it or fails
+            self._break_off(stream, told(self.call, error))
         finally:
             source.close()
             lane.writing(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.core.call import Call
 from gateway.core.errors import FaultError
@@ -15,7 +15,8 @@ from gateway.live import Live
 from gateway.pipeline import Pipeline
 from gateway.settings.schema import Bounds
 
-_SWEEP = 0.5  # seconds between two looks at the connections' deadlines
+_LAST: Final = [f"{number:02x}" for number in range(256)]
+_SWEEP: Final = 0.5  # seconds between two looks at the connections' deadlines
 
 
 class Connection(Protocol):
@@ -46,7 +47,8 @@ class Intake:
         self._connections: set[Connection] = set()
         self._held = 0
         self._count = 0
-        self._prefix = f"req_{os.urandom(8).hex()}"
+        self._name = f"req_{os.urandom(8).hex()}"
+        self._prefix = f"{self._name}{0:06x}"
         self._skew = time.time() - time.monotonic()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -64,8 +66,10 @@ class Intake:
 
     def stamp(self, call: Call, received: float) -> None:
         """Give a call its id, its times and the revision it runs on."""
-        self._count += 1
-        call.id = f"{self._prefix}{self._count:08x}"
+        self._count = count = self._count + 1
+        if not count & 255:
+            self._prefix = f"{self._name}{count >> 8:06x}"
+        call.id = self._prefix + _LAST[count & 255]
         call.received = received
         call.wall = received + self._skew
         call.arrived = time.monotonic()

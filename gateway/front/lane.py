@@ -8,6 +8,7 @@ strictness stands in one place. The states are those of `connection.py`.
 from __future__ import annotations
 
 import time
+from typing import Any, Final
 
 from gateway.core.errors import CallerError, GatewayError
 from gateway.front import body as bodies
@@ -21,17 +22,27 @@ from gateway.front.unstated import UNSTATED
 from gateway.live import Live
 from gateway.settings.schema import Bounds
 
-HOT = frozenset(("chat/completions", "completions", "embeddings", "responses", "moderations", "rerank"))
+HOT: Final = frozenset(
+    ("chat/completions", "completions", "embeddings", "responses", "moderations", "rerank")
+)
 
 
-def protocol(live: Live, bounds: Bounds) -> type[LaneProtocol]:
-    """The protocol class for `uvicorn.Config(http=...)`, bound to this worker's pipeline and bounds."""
-    shared = Intake(live, bounds)
-    return type("Lane", (LaneProtocol,), {"intake": shared, "bounds": bounds})
+class Lane:
+    """Makes the protocols of `uvicorn.Config(http=...)`, bound to this worker's pipeline and bounds."""
+
+    def __init__(self, live: Live, bounds: Bounds) -> None:
+        self.intake = Intake(live, bounds)
+        self.bounds = bounds
+
+    def __call__(self, config: Any, server_state: Any, app_state: Any) -> LaneProtocol:
+        made = LaneProtocol(config, server_state, app_state)
+        made.intake = self.intake
+        made.bounds = self.bounds
+        return made
 
 
 class LaneProtocol(ClientConnection):
-    """One client connection. `intake` and `bounds` are set by `protocol()` on a subclass."""
+    """One client connection. `intake` and `bounds` are set by `Lane`."""
 
     # -- bytes in
 

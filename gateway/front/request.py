@@ -7,6 +7,7 @@ the strict one. Anything two parsers could read differently is an error.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from gateway.core import credential
 from gateway.core.call import Headers, Origin
@@ -16,25 +17,25 @@ from gateway.front import paths
 from gateway.front.fields import FRAMING, HOST, LENGTH, MEMO, PASS, field
 from gateway.observe import trace
 
-MAX_TARGET = 8192
-MAX_FIELDS = 128
+MAX_TARGET: Final = 8192
+MAX_FIELDS: Final = 128
 
-CHUNKED = -1
+CHUNKED: Final = -1
 
-_LINE = re.compile(rb"([A-Z][A-Z\-]{0,23}) (\S{1,%d}) HTTP/1\.([01])\Z" % MAX_TARGET)
+_LINE: Final = re.compile(rb"([A-Z][A-Z\-]{0,23}) (\S{1,%d}) HTTP/1\.([01])\Z" % MAX_TARGET)
 # RFC 3986 characters of path and query, and nothing else; the path begins with one slash.
-_TARGET = re.compile(
+_TARGET: Final = re.compile(
     rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9\-._~!$&'()*+,;=:@/]*)*)"
     rb"(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|{}%]*))?\Z"
 )
 # Empty and dot segments, also where a server decodes slashes and dots, or drops a segment's parameters.
 _SLASH, _DOT = rb"(?:/|%2[fF])", rb"(?:\.|%2[eE])"
-_DOTS = re.compile(
+_DOTS: Final = re.compile(
     rb"%b%b{1,2}(?:%b|;|%%3[bB]|\Z)|%b{2}|%%2[fF]\.|%%00|%%5[cC]" % (_SLASH, _DOT, _SLASH, _SLASH)
 )
 
 # Where two of them stand, one server would take the first and another the last.
-_SINGLE = frozenset((b"content-type", b"authorization", b"x-api-key", b"api-key"))
+_SINGLE: Final = frozenset((b"content-type", b"authorization", b"x-api-key", b"api-key"))
 
 
 class Head(Origin):
@@ -125,9 +126,9 @@ def parse(data: bytes) -> Head:
 
 # Heads that passed, by their bytes without the digits of content-length: a client's requests differ in
 # nothing else. What is found here was parsed strictly once, and the digits are looked at each time.
-_LONGEST_HEAD = 4096
-_MOST_HEADS = 16 << 20  # bytes, twice: ten thousand callers' heads
-_FIELD = 250  # bytes that a header takes beside its text, about
+_LONGEST_HEAD: Final = 4096
+_MOST_HEADS: Final = 16 << 20  # bytes, twice: ten thousand callers' heads
+_FIELD: Final = 250  # bytes that a header takes beside its text, about
 
 
 def _weight(seen: bytes, head: Head) -> int:
@@ -135,7 +136,7 @@ def _weight(seen: bytes, head: Head) -> int:
 
 
 _heads: Generations[bytes, Head] = Generations(_MOST_HEADS, _weight)
-_LENGTH_ENDS = b"ength: "
+_LENGTH_ENDS: Final = b"ength: "
 
 
 def recall(data: bytes, end: int) -> tuple[Head, int] | None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from gateway.front.conversation import Conversation
 
-MOST = 32  # calls that take a step together: what they need should still fit into the caches
+MOST: Final = 32  # calls that take a step together: what they need should still fit into the caches
 
 
 class Turn:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
+from gateway.compiled import mypyc_attr
 from gateway.core.limit import UNITS, LimitRule
 
-REQUESTS, TOKENS, USD, CONCURRENT, INPUT, OUTPUT = range(len(UNITS))
+REQUESTS: Final = 0  # places in UNITS
+CONCURRENT: Final = 3
 
 # The watermark of a bucket of requests with nothing to report: any take is below it and so takes notice.
-CLEAN = 1 << 62
+CLEAN: Final = 1 << 62
 
 
 class Refusal(NamedTuple):
@@ -25,6 +28,7 @@ NEVER = Refusal(0.0, 0, 0.0)
 
 # Slots are laid out in the order of the classes: what every call looks at lies in one line of the cache, what
 # its end and the reports look at in the next. With 10,000 callers these lines are what a call waits for.
+@mypyc_attr(allow_interpreted_subclasses=True)
 class _Counted:
     __slots__ = ("base", "free", "kind", "left", "low", "spent")
 
@@ -36,6 +40,7 @@ class _Counted:
     spent: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class _Reported(_Counted):
     __slots__ = ("dirty", "era", "live", "name", "over", "rule", "stock", "tight_until")
 
@@ -49,6 +54,7 @@ class _Reported(_Counted):
     tight_until: float
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LeasedBucket(_Reported):
     """Counters of one rule and scope value. `free` is all that a call looks at.
 
@@ -56,7 +62,7 @@ class LeasedBucket(_Reported):
     of it goes through `add`, so that `base - free` is what they have used since the last report.
     """
 
-    __slots__ = ("__weakref__", "asked_at", "asking_until", "denied", "peak", "value")
+    __slots__ = ("asked_at", "asking_until", "denied", "peak", "value")
 
     def __init__(self, name: str, rule: LimitRule, value: str) -> None:
         self.name = name
@@ -151,3 +157,6 @@ class LeasedBucket(_Reported):
         """No units: [name, left, retry, memory], with seconds until a retry may work."""
         _, self.left, retry, memory = answer
         self.denied = Refusal(now + memory, self.left, now + retry)
+
+
+Rows = Iterable[tuple[LeasedBucket, int]]

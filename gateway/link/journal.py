@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from zlib import crc32
 
 from gateway.core.codec import dumps, loads
@@ -21,7 +21,7 @@ from gateway.core.errors import FaultError
 from gateway.link.segments import HEAD, LARGEST, SEGMENT, SegmentReader, Segments, segment_path
 from gateway.link.slots import ROOM, WORDS, SlotTable, taken
 
-MOST_UNREAD = 64  # segments; with more, no new call begins
+MOST_UNREAD: Final = 64  # segments; with more, no new call begins
 
 
 class JournalWriter:

@@ -22,18 +22,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Bill, Denial, Hold, LimitRule, Standing
-from gateway.link.bucket import REQUESTS, LeasedBucket
+from gateway.core.hold import Bill, Hold
+from gateway.core.limit import Denial, LimitRule, Standing
+from gateway.link.bucket import REQUESTS, LeasedBucket, Rows
 from gateway.link.standing import Standings
 from gateway.link.stock import Stock
 from gateway.link.waiter import Charges, Impatience, Later, Outcome, Waiter, by_loop, unanswered, unavailable
 from gateway.stores.leases import Authority
 
-PATIENCE = 1.0  # seconds a call waits for the authority
-MOST_WAITING = 4096  # calls that may wait at once
+PATIENCE: Final = 1.0  # seconds a call waits for the authority
+MOST_WAITING: Final = 4096  # calls that may wait at once
 
 
 class LeaseClient:
@@ -76,7 +77,7 @@ class LeaseClient:
         FaultError where what is leased is all there is: the shared store is lost, and the rule says "closed".
         """
         low: list[tuple[LeasedBucket, int]] | None = None
-        pairs = zip(charges.buckets, charges.amounts) if type(charges) is Bill else charges  # noqa: B905
+        pairs: Rows = zip(charges.buckets, charges.amounts) if type(charges) is Bill else charges  # noqa: B905
         for bucket, amount in pairs:
             bucket.free = free = bucket.free - amount
             if free < bucket.low:
@@ -145,7 +146,7 @@ class LeaseClient:
         charges: Charges = hold.charges
         amounts = (0, tokens, micros, 0, input, output)  # by kind
         era = self._stock.era
-        pairs = zip(charges.buckets, charges.amounts) if type(charges) is Bill else charges  # noqa: B905
+        pairs: Rows = zip(charges.buckets, charges.amounts) if type(charges) is Bill else charges  # noqa: B905
         for bucket, held in pairs:
             kind = bucket.kind
             if kind == REQUESTS:
@@ -207,7 +208,8 @@ class LeaseClient:
         self._last_id = waiter.id = self._last_id + 1
         self._waiters[waiter.id] = waiter
         now = self._clock()
-        needs = [self._stock.need(bucket, amount, now) for bucket, amount in waiter.charges]
+        # Of what it takes nothing of (money without a price) there is enough also where it is overdrawn.
+        needs = [self._stock.need(each, amount, now) for each, amount in waiter.charges if amount > 0]
         self._stock.ask(waiter.id, needs)
 
     def _give_up(self, waiter: Waiter) -> None:
@@ -274,10 +276,8 @@ class LeaseClient:
             outcome: Outcome | None = self.try_take(waiter.charges, waiter.tokens, waiter.micros)
         except FaultError as error:
             outcome = error
-        if outcome is None:  # something became free here meanwhile: ask again, this time with it
-            self._enquire(waiter)
-        else:
-            waiter.done(outcome)
+        # None: something became free here meanwhile; ask again, this time with it.
+        self._enquire(waiter) if outcome is None else waiter.done(outcome)
 
 
 def _untake(charges: Charges, last: LeasedBucket) -> None:

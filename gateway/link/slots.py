@@ -11,13 +11,14 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import Final
 
 from gateway.core.errors import FaultError
 
-SLOT = 2048
-ROOM = SLOT - 16  # bytes for a record
-WORDS = SLOT // 8
-_FIRST = 256  # slots at the start; the table doubles from there
+SLOT: Final = 2048
+ROOM: Final = SLOT - 16  # bytes for a record
+WORDS: Final = SLOT // 8
+_FIRST: Final = 256  # slots at the start; the table doubles from there
 
 
 def _full(message: str) -> FaultError:

@@ -5,27 +5,28 @@ See link/leases.py for the messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from gateway.core.limit import LimitRule
 from gateway.link.bucket import CLEAN, REQUESTS, LeasedBucket
+from gateway.link.kept import KeptBucket
 from gateway.link.waiter import Later
 
-REPORT = 0.1  # seconds between reports of what was used
+REPORT: Final = 0.1  # seconds between reports of what was used
 # Seconds after which an unused lease goes back. Whoever is in want gets it before, by a recall; a caller who
 # comes every few seconds need not ask each time.
-IDLE = 15.0
+IDLE: Final = 15.0
 # Time is counted in eras; a bucket has stayed unused when so many have passed since the one it was used in.
-_ERA = IDLE / 2
-_SHORT = 2
+_ERA: Final = IDLE / 2
+_SHORT: Final = 2
 # A lease that is little beside what is left stays for a minute: nobody lacks it, and callers who come now and
 # then find it again. Not with so many buckets that the authority could come to its bound by them.
-_LONG = 8
-_LITTLE = 64
-CROWDED = 50_000
-ANSWER = 0.25  # seconds in which the authority is expected to answer
+_LONG: Final = 8
+_LITTLE: Final = 64
+CROWDED: Final = 50_000
+ANSWER: Final = 0.25  # seconds in which the authority is expected to answer
 
 
 class Stock:
@@ -65,7 +66,7 @@ class Stock:
         name = f"{rule.id}|{value}"
         bucket = self._known.get(name)
         if bucket is None:
-            bucket = self._known[name] = LeasedBucket(name, rule, value)
+            bucket = self._known[name] = KeptBucket(name, rule, value)
         elif bucket.rule is not rule:
             bucket.rule = rule
         return bucket
@@ -132,14 +133,17 @@ class Stock:
     def need(self, bucket: LeasedBucket, amount: int, now: float) -> list[Any]:
         """A call's need of one bucket, as it stands in an ask; what is here goes with it."""
         free = bucket.free
+        # What goes with it is the authority's again: its refusal tells only of what was lacking.
         if free >= amount:
             bucket.add(-amount)
+            bucket.left += amount
             return [bucket.name, amount, amount, amount, *bucket.report()]
         want = amount
         if now >= bucket.asking_until:
             want += bucket.appetite(amount, now)
             bucket.asking_until = now + ANSWER
         bucket.add(-free)
+        bucket.left += free
         return [bucket.name, amount, want, free, *bucket.report()]
 
     # ------------------------------------------------------------------ the authority's word
@@ -165,7 +169,7 @@ class Stock:
             if bucket := self._known.get(answer[0]):
                 bucket.refused(answer, now)
 
-    def hear(self, opened: Iterable[str], left: Iterable[tuple[str, int]]) -> None:
+    def hear(self, opened: Iterable[str], left: Iterable[Sequence[Any]]) -> None:
         """Refusals to forget, and how buckets stand."""
         for name in opened:
             if bucket := self._known.get(name):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Denial, Hold, LimitRule
+from gateway.core.hold import Hold
+from gateway.core.limit import Denial, LimitRule
 
 Charges = Iterable[tuple[Any, int]]  # of LeasedBucket and amount; Any, as the port knows only Bucket
 Outcome = Hold | Denial | FaultError

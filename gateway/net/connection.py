@@ -7,7 +7,7 @@ import fcntl
 import struct
 import termios
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from gateway.net.failure import CLOSED, PROTOCOL_ERROR, failure
 from gateway.net.outbound import JOINED
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.net.outbound import Outbound
 
 # RFC 9110, 9.2.2: asking twice means the same as asking once.
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
 
 class Owner(Protocol):
@@ -131,8 +131,8 @@ class Connection(ResponseReader, asyncio.Protocol):
         try:
             if self.headed or not self.look_up(data):
                 self.receive(data)
-        except WireError as error:
-            return self.cut(failure(PROTOCOL_ERROR, self.backend, str(error)))
+        except WireError as wrong:
+            return self.cut(failure(PROTOCOL_ERROR, self.backend, str(wrong)))
         if not exchange.status:
             exchange.first_byte_at = exchange.first_byte_at or monotonic()
             if self.headed:

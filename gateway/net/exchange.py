@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from sys import maxsize
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.net.failure import CLOSED, failure
 
@@ -15,8 +14,9 @@ if TYPE_CHECKING:
     from gateway.core.reply import Sink
     from gateway.net.connection import Connection
 
-HIGH_WATER = 64 * 1024  # bytes held for a reader before the upstream is no longer read
-_DOCUMENT = b"application/json"
+HIGH_WATER: Final = 64 * 1024  # bytes held for a reader before the upstream is no longer read
+_NEVER: Final = 1 << 60  # bytes that no answer has
+_DOCUMENT: Final = b"application/json"
 
 
 class PooledExchange:
@@ -26,29 +26,53 @@ class PooledExchange:
     so that the end of the message, the head or a long enough body each wake it once.
     """
 
-    # Defaults stand on the class: an exchange sets only what it has, which is less work per call than slots
-    # that must all be filled.
-    status = 0
-    headers: Headers = ()  # type: ignore[assignment]  # until the head is here
-    kind = coding = b""
-    onward: bytes | None = None
-    length: int | None = None
-    connect_time = sent_at = first_byte_at = done_at = 0.0
-    error: Exception | None = None
-    stale = False  # failed without harm: the request may be sent again
-    sink: Sink | None = None
-    size = 0
-    wanted = maxsize
-    waiter: asyncio.Future[None] | None = None
-    told: Callable[[], None] | None = None  # in place of a waiter, see `then`
-    high = HIGH_WATER  # bytes it may hold before it is no longer read
-    _full = False  # more is held than a reader takes
-    _paused = False  # somebody called `pause`
+    __slots__ = (
+        "_full",
+        "_paused",
+        "coding",
+        "connect_time",
+        "connection",
+        "done_at",
+        "error",
+        "first_byte_at",
+        "headers",
+        "high",
+        "kind",
+        "length",
+        "onward",
+        "pieces",
+        "sent_at",
+        "sink",
+        "size",
+        "stale",
+        "started",
+        "status",
+        "told",
+        "waiter",
+        "wanted",
+    )
+
+    headers: Headers  # once the head is here
 
     def __init__(self, connection: Connection, started: float) -> None:
         self.connection: Connection | None = connection  # until the message has ended
         self.started = started
         self.pieces: list[bytes] = []  # held until somebody asks
+        self.size = 0
+        self.high = HIGH_WATER  # bytes it may hold before it is no longer read
+        self.wanted = _NEVER
+        self.status = 0
+        self.kind = self.coding = b""
+        self.onward: bytes | None = None
+        self.length: int | None = None
+        self.connect_time = self.sent_at = self.first_byte_at = self.done_at = 0.0
+        self.error: Exception | None = None
+        self.stale = False  # failed without harm: the request may be sent again
+        self.sink: Sink | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.told: Callable[[], None] | None = None  # in place of a waiter, see `then`
+        self._full = False  # more is held than a reader takes
+        self._paused = False  # somebody called `pause`
 
     # what the connection calls
 
@@ -76,7 +100,7 @@ class PooledExchange:
 
     def wake(self) -> None:
         """Let the waiting task look."""
-        self.wanted = maxsize
+        self.wanted = _NEVER
         if self.told is not None:
             if self.kind != _DOCUMENT or (self.length or 0) > self.high:
                 self._tell()
@@ -160,7 +184,7 @@ class PooledExchange:
         if self.connection is not None:
             self.sink = sink
             try:
-                await self.wait(maxsize)
+                await self.wait(_NEVER)
             finally:
                 self.sink = None  # it knows the exchange: no circle is left for the collector
         if self.error is not None:

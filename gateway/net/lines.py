@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 # What a line is to the reader. The first three are end-to-end fields.
 PLAIN, TYPE, CODING, LENGTH, PERSISTENT, TIMEOUT = range(6)
@@ -18,7 +18,7 @@ PLAIN, TYPE, CODING, LENGTH, PERSISTENT, TIMEOUT = range(6)
 # role and what was read from the value, None where it is plain.
 Line = tuple[tuple[bytes, bytes] | None, bytes, tuple[int, Any] | None]
 
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -32,23 +32,23 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-FRAMING = HOP_BY_HOP | {b"content-length"}  # read by this side, not handed on
+FRAMING: Final = HOP_BY_HOP | {b"content-length"}  # read by this side, not handed on
 
-_ROLES = {
+_ROLES: Final = {
     b"content-type": TYPE,
     b"content-encoding": CODING,
     b"content-length": LENGTH,
     b"connection": PERSISTENT,
     b"keep-alive": TIMEOUT,
 }
-_MOST = 2048  # lines kept
-_MOST_NAMES = 512
-_LONGEST = 256  # bytes of a line that is kept
+_MOST: Final = 2048  # lines kept
+_MOST_NAMES: Final = 512
+_LONGEST: Final = 256  # bytes of a line that is kept
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_VISIBLE = bytes(range(0x20, 0x7F))
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_VISIBLE: Final = bytes(range(0x20, 0x7F))
 # Not 204 and 304, which have a length but no body (RFC 9112, 6.3).
-_STATUS = re.compile(rb"HTTP/1\.1 ((?!204|304)[2-5][0-9]{2}) [\x20-\x7e]{0,64}")
+_STATUS: Final = re.compile(rb"HTTP/1\.1 ((?!204|304)[2-5][0-9]{2}) [\x20-\x7e]{0,64}")
 
 
 class Lines:

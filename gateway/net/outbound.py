@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final
 
 # A body shorter than this is joined to the head, so that both leave in one buffer.
-JOINED = 64 * 1024
+JOINED: Final = 64 * 1024
 
-_LENGTHLESS = frozenset({b"GET", b"HEAD", b"DELETE"})
+_LENGTHLESS: Final = frozenset({b"GET", b"HEAD", b"DELETE"})
 
 
-@dataclass(slots=True)
 class Outbound:
     """A request in pieces that are already in wire form; nothing here is checked or escaped again.
 
@@ -20,13 +19,24 @@ class Outbound:
     when it was last handed to a socket (monotonic), 0.0 before: also known where no answer ever came.
     """
 
-    method: bytes
-    target: bytes
-    fixed: bytes
-    passed: bytes = b""
-    body: bytes = b""
-    start: bytes = b""
-    sent_at: float = 0.0
+    __slots__ = ("body", "fixed", "method", "passed", "sent_at", "start", "target")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        fixed: bytes,
+        passed: bytes = b"",
+        body: bytes = b"",
+        start: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.fixed = fixed
+        self.passed = passed
+        self.body = body
+        self.start = start
+        self.sent_at = 0.0
 
     def head(self) -> bytes:
         """Request line, header fields and the blank line."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections import deque
 from time import monotonic
+from typing import Any, Final
 
 from gateway.core.errors import UpstreamError
 from gateway.net.connection import Connection
@@ -26,8 +27,8 @@ from gateway.settings.schema import Deadlines
 
 __all__ = ["Exchange", "Pool", "Transport"]
 
-KEEP = 60.0  # seconds an idle connection is kept
-QUEUE = 1024  # calls that may wait for a connection
+KEEP: Final = 60.0  # seconds an idle connection is kept
+QUEUE: Final = 1024  # calls that may wait for a connection
 
 
 class Pool:
@@ -260,9 +261,11 @@ class Pool:
 
 def _explained(error: OSError | UnicodeError, name: str) -> UpstreamError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return failure(TLS_FAILED, name, f"its certificate is not good: {error.verify_message}", sent=False)
+        why: Any = error.verify_message
+        return failure(TLS_FAILED, name, f"its certificate is not good: {why}", sent=False)
     if isinstance(error, ssl.SSLError):
-        return failure(TLS_FAILED, name, f"no TLS with it: {error.reason}", sent=False)
+        why = getattr(error, "reason", None) or type(error).__name__  # not every error of OpenSSL has a name
+        return failure(TLS_FAILED, name, f"no TLS with it: {why}", sent=False)
     if isinstance(error, ConnectionResetError | ConnectionAbortedError):
         return failure(TLS_FAILED, name, "it broke off the TLS handshake", sent=False)
     if isinstance(error, socket.gaierror):

@@ -11,7 +11,7 @@ Most answers never come to the parser: where one read holds the whole head, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from gateway.core.call import Headers
 
-HEAD_LIMIT = 64 * 1024  # bytes of all heads of one answer, interim ones included
-FIELD_LIMIT = 1024  # header fields
-ORDINARY = 4 * 1024  # bytes of a head that is looked up: too few for FIELD_LIMIT fields
+HEAD_LIMIT: Final = 64 * 1024  # bytes of all heads of one answer, interim ones included
+FIELD_LIMIT: Final = 1024  # header fields
+ORDINARY: Final = 4 * 1024  # bytes of a head that is looked up: too few for FIELD_LIMIT fields
 
-_PERSISTENCE = (b"keep-alive", b"close")
+_PERSISTENCE: Final = (b"keep-alive", b"close")
 
 
 class WireError(Exception):
@@ -122,16 +122,22 @@ class ResponseReader:
         if not status:
             return False
         del lines[0]
-        told = list(map(memory.known.get, lines))  # no instruction of Python's per line
-        if None in told:
-            told = [memory.known.get(line) or memory.learn(line) for line in lines]
-            if None in told:
-                return False
-        if not told:
-            return False
-        pairs, wires, special = zip(*told, strict=True)
         length, kind, coding, keep_for = -1, b"", b"", self.keep_for
-        for role, said in filter(None, special):
+        headers: Headers = []
+        wires: list[bytes] = []
+        known = memory.known
+        for line in lines:
+            told = known.get(line) or memory.learn(line)
+            if told is None:
+                return False
+            pair, wire, special = told
+            if pair is not None:
+                headers.append(pair)
+            if wire:
+                wires.append(wire)
+            if special is None:
+                continue
+            role, said = special
             if role == LENGTH:
                 if length >= 0:
                     return False
@@ -146,7 +152,7 @@ class ResponseReader:
         if came > length:  # also where no length is given
             return False
         self.status, self.length, self.keep_for = status, length, keep_for
-        self.headers, self.onward = list(filter(None, pairs)), b"".join(wires)
+        self.headers, self.onward = headers, b"".join(wires)
         self.kind, self.coding = kind, coding
         self.headed = True
         if came:
@@ -194,7 +200,7 @@ class ResponseReader:
     def release(self) -> None:
         """Break the circle between reader and parser; nothing can be received any more."""
         self._feed = _deaf
-        del self._parser
+        self._parser = cast("HttpResponseParser", None)
 
     # what the parser calls
 

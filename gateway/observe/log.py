@@ -50,6 +50,12 @@ def setup(level: str = "info") -> None:
     root.setLevel(_LEVELS.get(level, logging.INFO))
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    logging.getLogger("uvicorn.error").addFilter(_unexpected)
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    """Not an upstream that breaks off in a body: the client is cut off, and the call's row says why."""
+    return not record.exc_info or type(record.exc_info[1]).__name__ != "BrokenBody"
 
 
 def call_line(record: bytes) -> bytes:

@@ -15,7 +15,7 @@ from gateway.settings.tables import Field, Many, Table
 from gateway.settings.tree import Node
 
 _SOURCES = ("jwks", "key", "secret")
-_SHORTEST_SECRET = 32  # bytes (RFC 7518, 3.2, for HS256)
+_SHORTEST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes (RFC 7518, 3.2)
 
 
 class KeySetUrl(Kind):
@@ -118,8 +118,11 @@ def _jwt(values: dict[str, Any], node: Node, reading: Reading) -> Any:
 
 def _unusable(given: str, values: dict[str, Any], reading: Reading) -> str:
     """What is wrong with the key or the secret itself."""
-    if given == "secret" and reading.resolve and len(values["secret"].reveal()) < _SHORTEST_SECRET:
-        return f"is shorter than {_SHORTEST_SECRET} bytes: it could be guessed from a token"
+    if given == "secret" and reading.resolve:
+        longest = max(values["algorithms"], key=lambda name: _SHORTEST_SECRET[name])
+        least = _SHORTEST_SECRET[longest]
+        if len(values["secret"].reveal()) < least:
+            return f"is shorter than the {least} bytes of {longest}: it could be guessed from a token"
     if given == "key":
         from gateway.net.jwt import public_key  # the cryptography behind it takes long to import
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from copy import copy
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -147,7 +146,7 @@ def _read_model(call: Call) -> None:
         message = "This key may use certain models only, and this body can't be read as JSON."
         raise PolicyError(message, code="policy_model_denied", param="model") from None
     if isinstance(document, dict):
-        twin = copy(call)
+        twin = Call(call.method, call.path, call.endpoint, call.headers, call.body)
         twin.document = document
         unambiguous(twin, ("model",))
         if isinstance(document.get("model"), str):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.call import Call
 from gateway.core.cost import of_call
@@ -14,13 +15,16 @@ from gateway.core.prompt import guessed, guessed_text
 from gateway.core.record import settled
 from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 
-_WORDED = frozenset(
+log: Final = logging.getLogger("penstock.meter")
+
+_MOST_MICROS: Final = 1 << 53
+_WORDED: Final = frozenset(
     ("/chat/completions", "/completions", "/responses")
 )  # streams here say that they have ended
 
 
 # The gateway hung up on a provider that was at work, and bills for that.
-_GIVEN_UP = frozenset(
+_GIVEN_UP: Final = frozenset(
     (
         "upstream_first_byte_timeout",
         "upstream_idle_timeout",
@@ -44,6 +48,21 @@ class Meter(Stage):
         """Fix usage, cost and times, and write the record."""
         now = time.monotonic()
         text: bytes = call.memo.get("text", b"")  # a whole answer that states no usage
+        try:
+            text = self._used(call, now, text)
+        except Exception:  # a row that says little is worth more than none
+            log.exception("the usage of %s can't be told", call.id)
+            call.usage = Usage(source=UNKNOWN)
+        try:
+            record = settled(call, self._worker, now, text, self._seal)
+        except Exception:
+            log.exception("the record of %s is left without what a plugin noted", call.id)
+            _bare(call)
+            record = settled(call, self._worker, now, b"", None)
+        self._journal.end(call.slot, record)
+
+    def _used(self, call: Call, now: float, text: bytes) -> bytes:
+        """Usage and cost; gives the generated text where it is needed."""
         source = call.memo.get("source")
         if source is not None:
             call.replied = source.done_at or now
@@ -52,7 +71,7 @@ class Meter(Stage):
             self._guess(call, text)
         if source is not None or call.usage.source == ESTIMATED:
             call.cost = of_call(call, self._backends, self._prices)
-        self._journal.end(call.slot, settled(call, self._worker, now, text, self._seal))
+        return text
 
     def _streamed(self, call: Call) -> bytes:
         """Take over what the tap saw; gives the generated text where it is needed."""
@@ -74,6 +93,14 @@ class Meter(Stage):
         """No usage from the provider: count what was sent and what came, and say that it is a guess."""
         prompt = guessed(call.body, call.document, call.model)
         call.usage = Usage(input=prompt, output=guessed_text(text), source=ESTIMATED)
+
+
+def _bare(call: Call) -> None:
+    """Leave what every record can have."""
+    call.reasons, call.tags, call.session = {}, (), ""
+    call.capture = None
+    if not 0 <= call.cost < _MOST_MICROS:
+        call.cost = 0
 
 
 def _judge(call: Call, tap: Any) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway import __version__
+from gateway import __version__, uncompiled
 from gateway.core.errors import LedgerError
 from gateway.link import protocol
 from gateway.settings.schema import Settings
@@ -209,6 +209,7 @@ class Appliance:
             tls = bool(self._revisions.current.server.tls)
             where = url(self._data_port, tls), url(self._admin_port)
             log.info("penstock %s serves %s, admin port %s", __version__, *where)
+            log.info("the hot path %s", f"runs as Python: {uncompiled}" if uncompiled else "is compiled")
 
     def _posted(self, batch: Batch) -> None:
         """Calls have been booked."""

@@ -76,8 +76,8 @@ class Report:
             "revision": self._revisions.current.revision,
             "draining": self.draining,
         }
-        if self._revisions.fault:
-            detail["config"] = {"refused": self._revisions.fault.splitlines()}
+        if self._revisions.told:
+            detail["config"] = {"refused": self._revisions.told.splitlines()}
         if self._unwritten:
             detail["ledger"] = {"unwritten_s": round(self._unwritten, 1)}
         if self.stale:

@@ -33,6 +33,7 @@ class Revisions:
         self.current = load(path, environ, execs=self.execs, texts=texts, amiss=amiss)
         self._texts = {self.current.revision: texts}
         self.fault = ""  # why the newest configuration does not serve
+        self.told = ""  # the same, once log and metrics say so
         self._watched = self.current.sources
         self._seen = fingerprint(self._watched)
 
@@ -94,5 +95,5 @@ class Revisions:
 
     def refuse(self, why: str) -> None:
         """A newer configuration can't serve: the old one goes on."""
-        self.fault = why
         log.error("the running configuration is unchanged: %s", why)
+        self.fault = why

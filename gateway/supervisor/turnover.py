@@ -92,6 +92,7 @@ class Turnover:
             await self._adopt(settings)
             log.info("revision %s serves from now on", settings.revision)
         self._report.metrics.revision(self._revisions.current.revision, not self._revisions.fault)
+        self._revisions.told = self._revisions.fault  # last: who waits for readiness looks there next
         await self._keeper.refused(self._revisions.current.revision, self._revisions.fault)
 
     async def _adopt(self, settings: Settings) -> None:
@@ -116,3 +117,4 @@ class Turnover:
             await self._adopt(previous)
             self._revisions.refuse(why)
             self._report.metrics.revision(previous.revision, False)
+            self._revisions.told = self._revisions.fault

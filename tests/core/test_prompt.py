@@ -99,3 +99,23 @@ def test_of_a_small_body_only_the_text_counts_and_with_tools_all_of_it() -> None
     assert measure(json.dumps(plain, ensure_ascii=False).encode(), plain).size == 5
     assert measure(json.dumps(tools).encode(), tools).size == len(json.dumps(tools))
     assert measure(json.dumps(named).encode(), named).size > 90
+
+
+@pytest.mark.parametrize("depth", [500, 900, 1010])
+def test_a_message_with_something_deep_in_it_is_measured(depth: int) -> None:
+    nested: Any = []
+    for _ in range(depth):
+        nested = [nested]
+    message = {"role": "user", "content": "hi", "name": "x", "more": nested}
+    data = b" " * 2 * depth
+    assert measure(data, {"model": "m", "messages": [message]}).size == min(2 * depth, len(data))
+
+
+def test_what_else_a_message_says_counts_too() -> None:
+    plain, named = (
+        {"role": "user", "content": "hello"},
+        {"role": "user", "content": "hello", "name": "é" * 50},
+    )
+    data = b" " * 1000
+    assert measure(data, {"model": "m", "messages": [plain]}).size == 5
+    assert measure(data, {"model": "m", "messages": [named]}).size > 105

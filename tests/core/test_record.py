@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.call import Call
-from gateway.core.limit import Hold
+from gateway.core.hold import Hold
 from gateway.core.principal import KeyEntry, Principal
 from gateway.core.record import FIELDS, abandoned, opened, settled
 from gateway.core.route import Target

@@ -112,6 +112,12 @@ def _iban(start: tuple[str, int], random: object, spaced: bool) -> str:
     return grouped(made, (4,) * (len(made) // 4), " ") if spaced else made
 
 
+def test_of_two_telephone_numbers_in_a_row_both_go() -> None:
+    text = "phone +49 30 1234567 (415) 555-2671, +1 (415) 555-2671 or +49 (0)30 123456"
+    left = "".join(c for c in redact(text, KINDS)[0] if c.isdecimal())
+    assert left == ""
+
+
 SAMPLES = {"secret": TOKENS, "email": EMAILS, "card": CARDS, "iban": IBANS, "ip": IPS, "phone": PHONES}
 
 

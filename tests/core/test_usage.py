@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.usage import PROVIDER, Usage, from_openai
+from gateway.stores.base.columns import MOST
 
 counts = st.integers(min_value=0, max_value=10**9)
 junk = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.booleans())
@@ -90,3 +91,10 @@ def test_no_details_make_a_count_negative_or_raise(details: dict[str, Any], prom
     assert usage is not None
     assert min(usage.counts()) >= 0
     assert usage.total == 2 * prompt
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+def test_a_count_that_the_ledger_would_not_take_is_none(name: str) -> None:
+    stated = {"prompt_tokens": 3, "completion_tokens": 3, name: MOST + 1}
+    usage = from_openai(stated)
+    assert usage is not None and usage.total == 3

@@ -92,7 +92,7 @@ async def door(
     limits = Bounds(**bounds)
     config = uvicorn.Config(asgi.build(live, limits), lifespan="off", log_config=None, access_log=False)
     config.load()
-    kind = lane.protocol(live, limits)
+    kind = lane.Lane(live, limits)
     state = ServerState()
     loop = asyncio.get_running_loop()
 

@@ -160,6 +160,19 @@ def test_a_plain_body_that_breaks_off_ends_in_an_error_for_the_server_to_cut() -
     asyncio.run(scenario())
 
 
+def test_a_client_that_leaves_with_its_body_unsent_is_booked_as_gone() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(lambda call: Reply(200, [JSON], b"{}")), Client(BODY)
+        client._messages[0]["more_body"] = True
+        client.left.set()
+        app, _ = run(seen, client)
+        await app(scope(), client.receive, client.send)
+        assert (client.sent, seen.calls) == ([], [])
+        assert [(c.outcome, c.code, c.status) for c in seen.settled] == [("client_gone", "caller_gone", 499)]
+
+    asyncio.run(scenario())
+
+
 def test_a_client_that_leaves_cancels_the_call() -> None:
     async def scenario() -> None:
         source = Pieces(b"data: 1\n\n", stall=True)

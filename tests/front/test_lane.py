@@ -607,6 +607,61 @@ def test_a_listening_stage_sees_whole_events_and_may_hold_them_back(stage: type[
     asyncio.run(scenario())
 
 
+class Fails(Shout):
+    def emit(self, call: Call, event: Event) -> Event | None:  # type: ignore[override]
+        return next(iter(())) if b"two" in event.data else event
+
+
+class FailsSlowly(Fails):
+    async def emit(self, call: Call, event: Event) -> Event | None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().emit(call, event)
+
+
+@pytest.mark.parametrize("lane", ["/v1/chat/completions", "/v1/cold"])
+@pytest.mark.parametrize("stage", [Fails, FailsSlowly])
+def test_a_listening_stage_that_fails_ends_the_stream_with_the_gateways_error(
+    stage: type[Shout], lane: str
+) -> None:
+    async def scenario() -> None:
+        source = Pieces(b"data: one\n\n", b"data: two\n\n", b"data: end\n\n")
+        async with door(lambda call: stream(source), stages=(stage(),)) as gate:
+            status, _, body = await gate.ask(post(BODY, path=lane.encode()))
+            if status == 200:
+                assert unchunk(body).startswith(b"data: one\n\n") and body.count(b"gateway_fault") == 1
+            assert b"gateway_fault" in body and b"end" not in body
+            (call,) = gate.seen.settled
+            assert call.outcome in ("truncated", "failed") and call.code == "gateway_fault"
+            assert source.closed.is_set()
+
+    asyncio.run(scenario())
+
+
+class Bills(Shout):
+    """Finds out at the end what a call has cost."""
+
+    emit = Stage.emit
+
+    def settle(self, call: Call) -> None:  # type: ignore[override]
+        call.cost = 5
+
+
+@pytest.mark.parametrize("lane", ["/v1/chat/completions", "/v1/cold"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_a_whole_answer_cost_stands_in_its_head(waits: bool, lane: str) -> None:
+    async def later() -> Reply:
+        await asyncio.sleep(0)
+        return Reply(200, [JSON], b"{}")
+
+    async def scenario() -> None:
+        answer = (lambda call: later()) if waits else (lambda call: Reply(200, [JSON], b"{}"))
+        async with door(answer, stages=(Bills(),)) as gate:
+            _, headers, _ = await gate.ask(post(BODY, path=lane.encode()))
+            assert headers[b"x-penstock-cost-usd"] == b"0.000005"
+
+    asyncio.run(scenario())
+
+
 def test_the_memory_for_bodies_is_bounded() -> None:
     async def scenario() -> None:
         async with door(memory=1000) as gate:

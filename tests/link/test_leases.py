@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Denial, Hold, Spent
+from gateway.core.hold import Hold
+from gateway.core.limit import Denial, Spent
 from gateway.link import ends, leases
 from gateway.link.leases import LeaseClient, local
 from gateway.link.stock import IDLE
@@ -175,6 +176,26 @@ def test_standing_tells_limit_what_is_left_and_when_it_is_whole() -> None:
     world.call(0, (tokens, "a", 30))
     standing = client.standing(client.bucket(tokens, "a"))
     assert (standing.limit, standing.remaining, standing.reset) == (100, 70, 60.0)
+
+
+def test_what_went_back_with_an_ask_that_was_refused_counts_as_left() -> None:
+    requests, tokens = rule(amount=100, id="r"), rule("tokens", 100, id="t")
+    world = World([requests, tokens], 1)
+    client = world.clients[0]
+    world.call(0, (requests, "a", 1))
+    for _ in range(5):
+        assert world.call(0, (requests, "a", 1), (tokens, "a", 101)).denial.rule is tokens
+    assert client.standing(client.bucket(requests, "a")).remaining == 99
+
+
+def test_nothing_is_asked_of_an_overdrawn_limit_of_which_nothing_is_taken() -> None:
+    requests, dollars = rule(amount=100, id="r"), rule("usd", 100, id="d")
+    world = World([requests, dollars], 1)
+    hold = world.call(0, (dollars, "a", 50)).hold
+    world.clients[0].settle(hold, 0, 500)
+    world.wait(1.0)
+    assert world.call(0, (requests, "a", 1), (dollars, "a", 0)).admitted
+    assert world.sent < 20
 
 
 def test_standing_of_a_calendar_limit_resets_with_the_period() -> None:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.core.limit import Denial, Hold, LimitRule
+from gateway.core.hold import Hold
+from gateway.core.limit import Denial, LimitRule
 from gateway.link.leases import LeaseClient
 from gateway.link.waiter import Outcome, Waiter
 from gateway.stores.leases import Authority

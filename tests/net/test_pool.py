@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.net import pool
 from gateway.net.pool import Pool
 from gateway.settings.schema import Deadlines
 from tests.net.world import (
@@ -596,3 +598,11 @@ def test_it_runs_on_asyncios_own_loop() -> None:
             await pool.close()
 
     asyncio.run(scenario())
+
+
+def test_an_error_of_tls_that_has_no_name_is_told_by_its_kind() -> None:
+    nameless = ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed (EOF)")
+    nameless.reason = None  # type: ignore[assignment]  # as with codes that Python does not know
+    told = pool._explained(nameless, "main")
+    assert told.code == "upstream_tls_failed"
+    assert "SSLZeroReturnError" in str(told)

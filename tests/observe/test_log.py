@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.core.codec import dumps, loads
 from gateway.core.record import FIELDS
+from gateway.front.asgi import BrokenBody
 from gateway.observe.log import CallLog, call_line, setup
 
 
@@ -122,3 +123,13 @@ def test_reopen_follows_a_rotated_file(tmp_path: Path) -> None:
     log.write([b'{"id":"new"}'])
     log.close()
     assert path.read_bytes() == b'{"id":"new"}\n'
+
+
+def test_an_upstream_that_breaks_off_is_no_error_of_the_server(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup()
+    for error in (BrokenBody("it broke"), RuntimeError("ours")):
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+    said = capsys.readouterr().err
+    assert "ours" in said and "it broke" not in said

@@ -12,6 +12,7 @@ from gateway.backends.base.inflate import InflatingTap
 from gateway.core.codec import loads
 from gateway.core.stream import StreamTap
 from gateway.core.tap import ChatTap, ResponsesTap, TailTap
+from gateway.core.usage import UNKNOWN, Usage
 from gateway.stages.meter import Meter
 from tests.stages.given import call, parts
 
@@ -136,3 +137,29 @@ def test_a_call_that_the_drain_cut_off_has_sent_its_prompt() -> None:
     Meter({}, given).settle(made)
     (record,) = cast(Any, given.journal).records
     assert record["usage_source"] == "estimated" and record["input"] > 0
+
+
+@pytest.mark.parametrize("broken", ["usage", "reasons", "cost"])
+def test_a_call_has_its_row_whatever_cannot_be_told_of_it(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, Any]] = []
+
+    class Rows:
+        def end(self, slot: int, record: bytes) -> None:
+            rows.append(loads(record))
+
+    given = parts()
+    given.journal = cast(Any, Rows())
+    made = call(document={"model": "m"})
+    made.outcome, made.status = "ok", 200
+    if broken == "usage":
+        made.usage = Usage(source=UNKNOWN)
+        monkeypatch.setattr("gateway.stages.meter.guessed", lambda *of: 1 // 0)
+    elif broken == "reasons":
+        made.reasons = cast(Any, {("no", "text"): object()})
+    else:
+        made.cost = 10**30
+    Meter({}, given).settle(made)
+    assert [(row["status"], row.get("cost_micros", 0)) for row in rows] == [(200, 0)]
+    assert broken != "usage" or rows[0]["usage_source"] == UNKNOWN

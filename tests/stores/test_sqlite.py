@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,18 @@ def test_two_processes_may_create_it_at_once(tmp_path: Path) -> None:
     ledger = opened(tmp_path / "ledger.db")
     assert ledger.usage(())[0]["calls"] == 4
     ledger.close()
+
+
+def test_a_file_that_another_makes_write_ahead_meanwhile_is_waited_for(tmp_path: Path) -> None:
+    # A writer that will commit is what SQLite does not wait for when it changes the mode.
+    other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE theirs (n INTEGER)")
+    later = threading.Timer(0.2, other.execute, ("COMMIT",))
+    later.start()
+    opened(tmp_path / "ledger.db").close()
+    later.join()
+    other.close()
 
 
 def test_a_process_killed_between_commits_leaves_rows_and_offset_in_step(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Denial, Hold, LimitRule, Spent
+from gateway.core.hold import Hold
+from gateway.core.limit import Denial, LimitRule, Spent
 from gateway.link.leases import LeaseClient
 from gateway.settings.schema import State
 from gateway.settings.secret import Secret

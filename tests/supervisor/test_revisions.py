@@ -47,6 +47,7 @@ def test_a_faulty_file_keeps_the_old_revision_and_says_why_until_it_is_mended(fi
     assert revisions.changed() and revisions.reload() is None
     assert revisions.current is before
     assert "lisen" in revisions.fault and "gateway.toml:3" in revisions.fault
+    assert revisions.told == ""  # until log and metrics say so: `Turnover`
     assert not revisions.changed()
     file.write_text(GOOD + "# mended\n")
     assert revisions.changed()

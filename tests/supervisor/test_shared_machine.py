@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.limit import Hold, LimitRule, Spent
+from gateway.core.hold import Hold
+from gateway.core.limit import LimitRule, Spent
 from gateway.link.leases import LeaseClient
 from gateway.settings.shared import StoreUrl
 from gateway.stores.leases import SharedAuthority, bounds

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import FaultError
-from gateway.core.limit import Denial, Hold, Raise, Spent
+from gateway.core.hold import Hold
+from gateway.core.limit import Denial, Raise, Spent
 from tests.link.world import rule
 from tests.servers import redis as servers
 from tests.supervisor.replicas import Replica, admitted, burst, replicas, until
@@ -198,7 +199,7 @@ def test_without_redis_each_replica_has_its_lease_and_its_part(redis: servers.Re
             assert all(worker.degraded for replica in made for worker in replica.workers)
             redis.start()
             await until(lambda: not any(replica.lost for replica in made))
-            assert not any(worker.degraded for replica in made for worker in replica.workers)
+            await until(lambda: not any(worker.degraded for replica in made for worker in replica.workers))
             assert admitted(await burst(made, HUNDRED, 60)) == max(100 - 9 - away, 0)
             assert [w.told for w in (r.watch for r in made)] != [[], [], []]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.backends.base.keyring import Credential
 from gateway.core.call import Call
@@ -14,7 +14,7 @@ from gateway.net.port import Exchange
 if TYPE_CHECKING:
     from gateway.backends.base.http import HttpBackend
 
-WHOLE = 1 << 20  # bytes: a longer answer is not held but streams through
+WHOLE: Final = 1 << 20  # bytes: a longer answer is not held but streams through
 
 
 class Asked(Coming):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.backends.base.keyring import Keyring
 from gateway.settings.schema import BackendSettings
 from gateway.settings.secret import Secret
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SHORT = 8  # characters: a shorter secret may be a word that an answer holds by chance
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SHORT: Final = 8  # characters: a shorter secret may be a word that an answer holds by chance
 
 
 def keyring(settings: BackendSettings, carrier: Callable[[str], tuple[str, str]]) -> Keyring:

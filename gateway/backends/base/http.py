@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.backends.base.answer import LINES, measure, passed_on
@@ -27,16 +27,17 @@ from gateway.net.outbound import Outbound, start_of
 from gateway.net.port import Exchange
 from gateway.settings.schema import BackendSettings
 
-SMALL = 64 * 1024  # what is not JSON is held only when it is as short as this
-LISTED = 60.0  # seconds a list of models is good for
-UNLISTED = 5.0  # and its absence
-PATIENCE = 5.0  # seconds for a list of models
-MAX_MODELS = 10_000
+SMALL: Final = 64 * 1024  # what is not JSON is held only when it is as short as this
+LISTED: Final = 60.0  # seconds a list of models is good for
+UNLISTED: Final = 5.0  # and its absence
+PATIENCE: Final = 5.0  # seconds for a list of models
+MAX_MODELS: Final = 10_000
 
-_CHAT = frozenset(("chat/completions", "completions"))
-_METHODS = {name: name.encode() for name in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")}
-_REFUSED = frozenset((401, 403, 429))
-_EMPTY = frozenset((204, 304))  # no body comes (RFC 9110, 6.4.1), so that it can't come in pieces
+_CHAT: Final = frozenset(("chat/completions", "completions"))
+_VERBS: Final = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
+_METHODS: Final = {name: name.encode() for name in _VERBS}
+_REFUSED: Final = frozenset((401, 403, 429))
+_EMPTY: Final = frozenset((204, 304))  # no body comes (RFC 9110, 6.4.1), so that it can't come in pieces
 
 
 class Way(NamedTuple):

@@ -7,16 +7,18 @@ takes, and settled by what was used.
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
 from gateway.core.endpoints import BOUNDS, GENERATING
 from gateway.core.prompt import DENSEST, measure
 from gateway.stages.limits.terms import Terms
 
-AMPLE = 64  # as many such calls would fit into what is left
-WELL = 128  # answers after which only some of them are looked at
+AMPLE: Final = 64  # as many such calls would fit into what is left
+WELL: Final = 128  # answers after which only some of them are looked at
 
-_MESSAGES = 16
+_MESSAGES: Final = 16
 
 
 class Lesson:

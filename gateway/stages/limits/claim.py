@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.core.amend import Draft
 from gateway.core.call import Call
@@ -15,13 +15,18 @@ from gateway.stages.limits.form import OUTPUT, TOKENS, USD
 from gateway.stages.limits.habit import ENOUGH
 from gateway.stages.limits.terms import Terms
 
-DEFAULT_OUTPUT = 1024  # tokens of an answer whose length nobody bounds and nobody has learned yet
-PLENTY = 8  # a claim is small where so many of it would fit into what is left
-_UNLEARNED = 2  # the part of what is left that a call may claim before anything is known about its answers
+DEFAULT_OUTPUT: Final = 1024  # tokens of an answer whose length nobody bounds and nobody has learned yet
+PLENTY: Final = 8  # a claim is small where so many of it would fit into what is left
+_UNLEARNED: Final = 2  # its part that a call may claim before anything is known about its answers
 
-_MOST_OUTPUT = 1 << 31
-_MOST_ANSWERS = 128
-_LEAST_BOUND = 16  # tokens; some providers take no smaller bound
+# With one of these a prompt goes on from what the provider keeps or finds: nothing here tells its size.
+_LINKED: Final = ("previous_response_id", "conversation", "container", "web_search_options")
+_OWN_TOOLS: Final = frozenset(("function", "custom"))
+_TRIES: Final = 3  # of the least claim: what is left may have become less meanwhile
+
+_MOST_OUTPUT: Final = 1 << 31
+_MOST_ANSWERS: Final = 128
+_LEAST_BOUND: Final = 16  # tokens; some providers take no smaller bound
 
 # How much is claimed: first all that the call could use, which costs nobody anything while that is little
 # beside what is left; then what it is likely to use, and a part of what is left; then only the former.
@@ -35,7 +40,9 @@ class Claim:
     provider is asked for, 0 where the caller's word was left as it is.
     """
 
-    __slots__ = ("answers", "bound", "input", "level", "most", "output", "prompt", "stated", "terms", "turn")
+    __slots__ = (
+        "answers", "bound", "input", "level", "linked", "most", "output", "prompt", "stated", "terms", "turn",
+    )  # fmt: skip
 
     def __init__(self, call: Call, terms: Terms) -> None:
         document: dict[str, Any] = call.document  # type: ignore[assignment]
@@ -43,20 +50,21 @@ class Claim:
         self.turn = 0
         self.level = _ALL
         self.prompt: Prompt | None = None
-        self.answers = 1
+        self.answers = 1 if call.endpoint in GENERATING else 0
         self.most = self.bound = self.output = 0
         self.stated = False
+        self.linked = _linked(document)
         if terms.form.measured:
             self.turn = terms.habits[0].turn
             self.prompt = prompt = measure(call.body, document, call.model)
             size, messages, attached = prompt
             # As `Prompt.most`, without the frame; and as much as was learned, where that is more.
-            self.input = (size * 23 >> 5) + 4 * messages + 16 + attached + terms.habits[0].overhead
+            self.input = (size * 23 >> 5) + 4 * messages + 16 + attached + self._overhead()
             if terms.habits[0].density > DENSEST:
                 self.input = self._learned(prompt)
         else:
             self.input = estimate(call.body, document)
-        if call.endpoint in GENERATING:
+        if self.answers:
             self._answer(document)
 
     def _answer(self, document: dict[str, Any]) -> None:
@@ -113,7 +121,10 @@ class Claim:
             self.moderate(call)
             if (self.input, self.output) != before:
                 return True
-        self.level = _LEAST
+        if self.level >= _LEAST + _TRIES:
+            return False
+        self.level = max(self.level + 1, _LEAST)
+        self.input = self._possible(call)
         self.output = self._least(call)
         return (self.input, self.output) != before
 
@@ -124,15 +135,49 @@ class Claim:
         return max(prompt.at(density(body)), self._learned(prompt))
 
     def _learned(self, prompt: Prompt) -> int:
+        return prompt.at(self.terms.habits[0].density) + self._overhead()
+
+    def _overhead(self) -> int:
         habit = self.terms.habits[0]
-        return prompt.at(habit.density) + habit.overhead
+        return habit.linked if self.linked else habit.overhead
+
+    def _possible(self, call: Call) -> int:
+        """The prompt; no more than a limit gives at all where that is what was learned from others: a guess
+        that can't come true would shut the caller out for good.
+        """
+        assert self.prompt is not None
+        least = self.prompt.at(density(call.body))
+        if self.input <= least:
+            return self.input
+        rates, floor = self.terms.form.rates, self._floor(call)
+        for place, unit in self.terms.form.measured:
+            most = self.terms.buckets[place].rule.amount
+            if unit == TOKENS:
+                most -= floor
+            elif unit == USD:
+                most = ((most - rates.request) * SCALE - floor * rates.output) // max(rates.input, 1)
+            if unit != OUTPUT and most < self.input:
+                self.input = max(most, least)
+        return self.input
 
     def _least(self, call: Call) -> int:
         """The usual length; never so little that a provider would not take it as a bound."""
-        likely = (self.terms.usual() or DEFAULT_OUTPUT) * self.answers
+        own = self.terms.habits[0].output
+        likely, floor = (own or self.terms.usual() or DEFAULT_OUTPUT) * self.answers, self._floor(call)
+        if self.level >= _LEAST:
+            # What this caller's answers usually have, if a limit gives so much at all; where there were none
+            # yet, no guess keeps out what would fit: a part of what is left does.
+            buckets = [(self.terms.buckets[place], unit) for place, unit in self.terms.form.measured]
+            rooms = [
+                self._room(each.rule.amount, unit, 1)
+                if own
+                else self._room(each.left + each.free, unit, _UNLEARNED)
+                for each, unit in buckets
+            ]
+            likely = min(likely, *rooms)
         if not self.most:
-            return likely
-        return min(max(likely, self._floor(call)), self.most)
+            return max(likely, min(floor, DEFAULT_OUTPUT))
+        return min(max(likely, floor), self.most)
 
     def _floor(self, call: Call) -> int:
         """The smallest bound there can be: a thinking budget must lie below it (Anthropic's `thinking`)."""
@@ -181,8 +226,20 @@ class Claim:
     def learn(self, input: int, output: int) -> None:
         """What the call has used."""
         habits = self.terms.habits
-        each = output // self.answers
+        each = output // (self.answers or 1)
         if self.bound and each >= self.bound:  # cut short: nobody knows how long it would have been
             each = min(2 * each, self.most // self.answers)
         if self.prompt is not None and (habits[0].seen < WELL or not self.turn & 3):
-            self.terms.learn(self.prompt, input, each)
+            self.terms.learn(self.prompt, input, each, self.linked)
+
+
+def _linked(document: dict[str, Any]) -> bool:
+    for name in _LINKED:
+        if document.get(name):
+            return True
+    if type(document.get("prompt")) is dict:  # a template that is kept there
+        return True
+    tools = document.get("tools")
+    if type(tools) is not list:
+        return False
+    return any([type(each) is dict and each.get("type") not in _OWN_TOOLS for each in tools])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.core.cost import Price
 from gateway.core.limit import UNITS, Bucket
@@ -16,7 +16,7 @@ from gateway.core.ports import Leases
 from gateway.stages.limits.told import Shown
 
 REQUESTS, TOKENS, USD, CONCURRENT, INPUT, OUTPUT = range(len(UNITS))
-_MEASURED = frozenset((TOKENS, USD, INPUT, OUTPUT))
+_MEASURED: Final = frozenset((TOKENS, USD, INPUT, OUTPUT))
 
 
 class Rates(NamedTuple):

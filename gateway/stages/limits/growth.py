@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
-from gateway.core.limit import Bucket, Denial, Hold
+from gateway.core.hold import Hold
+from gateway.core.limit import Bucket, Denial
 from gateway.core.ports import Leases
 from gateway.core.usage import Usage
 from gateway.stages.limits.claim import Claim
 from gateway.stages.limits.form import USD
 from gateway.stages.limits.refusal import cut
 
-_DENSITY = 0.35  # tokens per byte of generated text, until it is learned: prose has 0.25
-_DENSEST = 4.0
-_AHEAD = 256  # tokens that are to be held beyond what has come
-_STEP = 512  # tokens: a top-up is at least so much, where so much is left
-_SMALLEST = 32
-_LEARNED = 2048  # bytes of text: from a shorter one nothing is learned
+_DENSITY: Final = 0.35  # tokens per byte of generated text, until it is learned: prose has 0.25
+_DENSEST: Final = 4.0
+_AHEAD: Final = 256  # tokens that are to be held beyond what has come
+_STEP: Final = 512  # tokens: a top-up is at least so much, where so much is left
+_SMALLEST: Final = 32
+_LEARNED: Final = 2048  # bytes of text: from a shorter one nothing is learned
 
 
 class Growth:
@@ -50,7 +53,11 @@ class Growth:
         denial = self._denial  # said after the last look
         if denial is None or come < hold.output:
             denial = self._ask(self._step(come))
+            while denial is None and come >= hold.output and not self._waiting:  # less than that was left
+                denial = self._ask(self._step(come))
         if denial is not None and come >= hold.output:
+            if usage is None or usage.output_total < hold.output:
+                self._claim.terms.habits[0].doubt()
             raise self._end(denial)
 
     def _step(self, come: int) -> int:
@@ -77,6 +84,7 @@ class Growth:
                 charges.append((terms.buckets[place], amount))
         self._waiting, self._denial = True, None
         said: list[Denial] = []
+        at_once = True
 
         def answered(denial: Denial | None) -> None:
             self._waiting = False
@@ -88,8 +96,11 @@ class Growth:
             else:
                 self._denial = denial
                 said.append(denial)
+                if not at_once and tokens > _SMALLEST and not self._hold.settled:
+                    self._ask(tokens >> 2)
 
         self._leases.top_up(self._hold, tuple(charges), answered)
+        at_once = False
         return said[0] if said else None
 
     def _end(self, denial: Denial) -> Exception:

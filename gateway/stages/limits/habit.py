@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
+from typing import Final
 
-ENOUGH = 20  # observations before anything is concluded from them
-QUANTILE = 0.95
-_PLACES = 16 + 4 * 28  # see `place`
-_FULL = 512  # observations after which all count half: what was long ago fades
-_SHORT = 1024  # bytes; of a shorter prompt it is what stands around its text that counts
-_EVERY = 8  # observations between two looks at the quantile
+ENOUGH: Final = 20  # observations before anything is concluded from them
+QUANTILE: Final = 0.95
+_PLACES: Final = 16 + 4 * 28  # see `place`
+_FULL: Final = 512  # observations after which all count half: what was long ago fades
+_SHORT: Final = 1024  # bytes; of a shorter prompt it is what stands around its text that counts
+LATELY: Final = 16
+_EVERY: Final = 8  # observations between two looks at the quantile
 
 
 def place(tokens: int) -> int:
@@ -29,15 +31,45 @@ def edge(at: int) -> int:
     return ((5 + step) << (bits - 3)) - 1
 
 
+class Peak:
+    """The most of the last `LATELY` values, and of up to as many before these."""
+
+    __slots__ = ("_before", "_now", "_seen", "most")
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._now = 0.0
+        self._before = 0.0
+        self._seen = 0
+
+    def see(self, value: float) -> float:
+        """Another value; the most."""
+        if value > self._now:
+            self._now = value
+        self.most = most = self._now if self._now > self._before else self._before
+        self._seen += 1
+        if self._seen >= LATELY:
+            self._before, self._now, self._seen = self._now, 0.0, 0
+        return most
+
+    def doubt(self) -> float:
+        """Half of it: what followed from it was not borne out."""
+        self._now, self._before, self.most = self._now / 2, self._before / 2, self.most / 2
+        return self.most
+
+
 class Habit:
     """`output` is the 0.95 quantile of generated tokens per answer, 0 until `ENOUGH` were seen.
 
-    `density` is the most tokens per byte that long prompts had lately, `overhead` what short ones had beyond
-    a token for 4 bytes; `written` the most tokens per byte of generated text (much where a model thinks and
-    does not show it). 0 until one was seen.
+    The most of what was seen lately: `density` tokens per byte of long prompts; `overhead` what short ones
+    had beyond a token for 4 bytes, `linked` the same of prompts that go on from what the provider keeps;
+    `written` tokens per byte of generated text (many where a model thinks and does not show it). 0 at first.
     """
 
-    __slots__ = ("_counts", "_total", "density", "output", "overhead", "seen", "turn", "written")
+    __slots__ = (
+        "_counts", "_dense", "_links", "_over", "_total", "_wrote", "density", "linked", "output", "overhead",
+        "seen", "turn", "written",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._counts = array("H", bytes(2 * _PLACES))
@@ -45,9 +77,9 @@ class Habit:
         self.seen = 0
         self.turn = 0  # calls that were looked at by `ample.py`
         self.output = 0
-        self.density = 0.0
-        self.overhead = 0
-        self.written = 0.0
+        self._dense, self._over, self._links, self._wrote = Peak(), Peak(), Peak(), Peak()
+        self.density = self.written = 0.0
+        self.overhead = self.linked = 0
 
     def observe(self, output: int) -> None:
         """An answer of so many generated tokens."""
@@ -69,23 +101,24 @@ class Habit:
                 self.output = max(edge(at), 1)
                 return
 
-    def prompted(self, size: int, tokens: int) -> None:
+    def prompted(self, size: int, tokens: int, linked: bool = False) -> None:
         """A prompt of `size` bytes was so many tokens."""
-        if size < _SHORT:
-            excess = tokens - (size >> 2)
-            known = self.overhead
-            self.overhead = excess if excess > known else known - (known - max(excess, 0) >> 6)
+        if linked:
+            self.linked = int(self._links.see(tokens - (size >> 2)))
+        elif size < _SHORT:
+            self.overhead = int(self._over.see(tokens - (size >> 2)))
         else:
-            self.density = _faded(self.density, (tokens - self.overhead) / size)
+            self.density = self._dense.see((tokens - self.overhead) / size)
 
     def wrote(self, size: int, tokens: int) -> None:
         """An answer of `size` bytes of text was so many tokens."""
-        self.written = _faded(self.written, tokens / size)
+        self.written = self._wrote.see(tokens / size)
 
-
-def _faded(known: float, seen: float) -> float:
-    """The most there was lately."""
-    return seen if seen > known else known - (known - seen) / 64
+    def doubt(self) -> None:
+        """A stream was cut by what `written` made of it. Nobody says now how long it was: a guess that is far
+        too high would never be told so.
+        """
+        self.written = self._wrote.doubt()
 
 
 class Habits:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from gateway.core.call import Call
-from gateway.core.limit import Bill, Charges, Denial, Hold
+from gateway.core.hold import Bill, Hold
+from gateway.core.limit import Charges, Denial
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.principal import Principal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
@@ -16,11 +17,11 @@ from gateway.core.route import Plan
 from gateway.stages.limits.form import Form
 from gateway.stages.limits.habit import Habit, Habits
 
-MODEL = 128  # characters of a model's name that count
-_MOST = 256  # of one principal: callers choose names of models, and tags
-_MOST_HABITS = 64
-_MOST_GROUPS = 1024  # twice
-_MOST_FORMS = 1024  # twice
+MODEL: Final = 128  # characters of a model's name that count
+_MOST: Final = 256  # of one principal: callers choose names of models, and tags
+_MOST_HABITS: Final = 64
+_MOST_GROUPS: Final = 1024  # twice
+_MOST_FORMS: Final = 1024  # twice
 
 
 class Terms:
@@ -47,7 +48,7 @@ class Terms:
                 return habit.output
         return 0
 
-    def learn(self, prompt: Prompt, input: int, output: int) -> None:
+    def learn(self, prompt: Prompt, input: int, output: int, linked: bool = False) -> None:
         """A call with such a prompt took so many tokens, and its answer so many."""
         own = self.habits[0]
         own.observe(output)
@@ -55,7 +56,7 @@ class Terms:
             for habit in self.habits[1:]:
                 habit.observe(output)
         if not prompt.attached:
-            own.prompted(prompt.size, input)
+            own.prompted(prompt.size, input, linked)
 
 
 class Compiler:

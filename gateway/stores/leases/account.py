@@ -194,7 +194,7 @@ class Account:
     def lacks(self, need: int) -> bool:
         """Whether there is not so much: not only here, but anywhere."""
         share = self.share
-        if need <= self.left:
+        if need <= max(self.left, 0):  # nothing can be taken of what is overdrawn, too
             return False
         if share is None or share.upstream.lost or need > self.most:
             return True

@@ -63,7 +63,7 @@ class Desk:
         waiting = False
         for part in ask.parts:
             account = part.account
-            if account is None or part.need <= account.left or account.unchecked:
+            if account is None or part.need <= max(account.left, 0) or account.unchecked:
                 continue
             found = part.need <= account.most and self._awaited(account, part.need, ask.worker)
             if found:

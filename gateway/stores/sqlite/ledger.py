@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ class SqliteLedger(SqlRecords, SqlCaptures, SqlCalls):
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"the ledger {self._path} can't be opened: {_why(error)}") from error
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(db)
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: each checkpoint costs two fsyncs
             migrate(db)
@@ -155,6 +156,21 @@ class SqliteLedger(SqlRecords, SqlCaptures, SqlCalls):
         with self._translated() as db:
             (version,) = db.execute("PRAGMA data_version").fetchone()
         return int(version)
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch the file to WAL. Of processes that do so at once SQLite lets one go first and tells the others
+    that it is locked, without the wait that it grants each transaction: two readers that both want to write
+    would wait for one another (https://sqlite.org/c3ref/busy_handler.html)."""
+    deadline = time.monotonic() + _BUSY
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _why(error: Exception) -> str:

@@ -1,0 +1,100 @@
+"""The usage of a whole answer: found from its end as in the whole of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.backends.base.answer import measure
+from gateway.core.usage import ESTIMATED, NONE, PROVIDER, Usage, from_openai
+from tests.stages.given import call
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+OTHER = {"prompt_tokens": 900, "completion_tokens": 900, "total_tokens": 1800}
+CONTENT = {"id": "x", "choices": [{"index": 0, "message": {"content": "hi"}}]}
+
+
+def measured(body: bytes) -> Usage:
+    made = call(document={"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    made.body = b"{}"
+    measure(made, body, b"")
+    return made.usage
+
+
+def member(name: str) -> st.SearchStrategy[tuple[str, Any]]:
+    return st.tuples(st.just(name), values)
+
+
+usages = st.sampled_from([USAGE, OTHER, None, {}, [], "usage", {"prompt_tokens": "7"}, {"input_tokens": 3}])
+values = st.recursive(
+    st.one_of(
+        st.none(), st.integers(-9, 9), st.text(max_size=6), st.sampled_from(['"usage":{}', "usage", "}", '"'])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(st.text(max_size=4), st.just("usage")), inner | usages, max_size=3),
+    ),
+    max_leaves=8,
+)
+documents = st.dictionaries(
+    st.sampled_from(["id", "choices", "usage", "model", "metadata"]), values | usages, max_size=5
+)
+
+
+@given(documents, st.sampled_from([None, 1]), st.booleans())
+def test_what_is_found_from_the_end_is_what_the_whole_says(
+    document: Any, indent: int | None, ascii: bool
+) -> None:
+    found = measured(json.dumps(document, indent=indent, ensure_ascii=ascii).encode("utf-8", "replace"))
+    stated = from_openai(document.get("usage"))
+    if stated is None:
+        assert found.source == ESTIMATED
+    else:
+        assert found == stated
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**CONTENT, "usage": USAGE},
+        {**CONTENT, "usage": USAGE, "system_fingerprint": None},
+        {"usage": USAGE, **CONTENT},
+        {"usage": USAGE, **CONTENT, "metadata": {"usage": OTHER}},
+        {**CONTENT, "usage": USAGE, "metadata": {"usage": OTHER}},
+        {**CONTENT, "usage": USAGE, "output": [{"usage": OTHER}]},
+        {
+            "choices": [{"message": {"content": '"usage":{"prompt_tokens":1}'}}],
+            "usage": USAGE,
+            "user": '"usage"',
+        },
+        {**CONTENT, "usage": USAGE, "padding": "x" * 8000},
+    ],
+)
+def test_only_the_outermost_usage_counts(body: dict[str, Any]) -> None:
+    assert measured(json.dumps(body).encode()) == from_openai(USAGE)
+
+
+def test_what_is_no_object_has_no_usage() -> None:
+    assert measured(b'[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]').source == NONE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices":[NaN,%b],"usage":{"prompt_tokens":11,"completion_tokens":7},"user":NaN}'
+        % (b"[" * 2000 + b"]" * 2000),
+        b'{"choices":[{"usage":{"prompt_tokens":11,"completion_tokens":7}}]',
+    ],
+)
+def test_of_what_is_no_whole_json_the_last_usage_counts(body: bytes) -> None:
+    assert measured(body) == from_openai(USAGE)
+
+
+def test_the_last_of_two_usages_counts_as_for_whoever_parses_it() -> None:
+    body = b'{"usage":%b,"id":1,"usage":%b}' % (json.dumps(OTHER).encode(), json.dumps(USAGE).encode())
+    assert measured(body) == from_openai(USAGE)
+    assert measured(body).source == PROVIDER
