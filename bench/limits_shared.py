@@ -235,7 +235,7 @@ async def _replica(url: str, folder: Path, name: str) -> dict[str, Any]:
 
 async def load(here: Any, seconds: float) -> tuple[int, int, list[float]]:
     """Calls at an even rate, 20 ms each: how many, how many were refused, how long some waited."""
-    from gateway.core.limit import Hold
+    from gateway.core.hold import Hold
 
     values = {"global": "", "tenant": "acme", "team": "search", "key": "key_1", "model": "gpt"}
     amounts = {"requests": 1, "concurrent": 1, "tokens": 400, "usd": 900}

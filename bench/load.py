@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,11 @@ def _read(output: str) -> Load:
     return Load(**result)
 
 
-def together(url: str, key: str, body: bytes, seconds: float, count: int) -> list[Load]:
-    """Run `count` generators at once, each on a core of its own from 0 up."""
-    with ThreadPoolExecutor(count) as pool:
-        runs = [pool.submit(wrk, url, key, body, seconds=seconds, cores=str(core)) for core in range(count)]
+def together(urls: Sequence[str], key: str, body: bytes, seconds: float) -> list[Load]:
+    """Run a generator for each URL at once, each on a core of its own from 0 up."""
+    with ThreadPoolExecutor(len(urls)) as pool:
+        runs = [
+            pool.submit(wrk, url, key, body, seconds=seconds, cores=str(core))
+            for core, url in enumerate(urls)
+        ]
         return [run.result() for run in runs]

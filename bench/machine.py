@@ -17,6 +17,7 @@ def describe(python: str) -> dict[str, Any]:
         "memory": _field("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
         "python": _output(python, "--version"),
+        "hot_path": _output(python, "-c", "import gateway; print(gateway.uncompiled or 'compiled')"),
         "nginx": _output("nginx", "-v"),
         "wrk": _output("wrk", "-v").split(" [")[0],
         "revision": _output("git", "rev-parse", "--short", "HEAD"),

@@ -75,11 +75,13 @@ def upstream(directory: Path, cores: str, workers: int = 1) -> Server:
     return _start("upstream", directory, cores, _UPSTREAM, reply=reply(), workers=workers)
 
 
-def proxy(directory: Path, cores: str, upstream_port: int, buffering: bool = True) -> Server:
+def proxy(
+    directory: Path, cores: str, upstream_port: int, buffering: bool = True, workers: int = 1
+) -> Server:
     """The reference: nginx `proxy_pass` with keep-alive on both sides."""
     name = "nginx" if buffering else "nginx-streams"
     setting = "on" if buffering else "off"
-    return _start(name, directory, cores, _PROXY, upstream=upstream_port, buffering=setting, workers=1)
+    return _start(name, directory, cores, _PROXY, upstream=upstream_port, buffering=setting, workers=workers)
 
 
 def bare(directory: Path, cores: str, upstream_port: int, python: str = sys.executable) -> Server:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,39 +182,58 @@ def scaling(options: Options, row: Row) -> Row:
 
     `rps`: requests per second. Each worker has a core, shared with a load generator and an upstream
     of its own, so that the second brings the same again of everything: without contention inside, the
-    ratio is 2. `capacity`: requests per CPU second of the busiest worker, which neighbours on the
-    machine do not move; it tells what the workers could do with a core each.
+    ratio is 2 where the second core brings as much as the first. `capacity`: requests per CPU second
+    of the busiest worker; it tells what the workers could do with a core each.
+
+    What the machine makes of its second core stands beside: nginx in the same way, and `apart`, two
+    gateways of one worker each, everything of each on its own core, at once.
     """
     body = load.chat_body(700)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstream = stack.enter_context(reference.upstream(directory, "0,1", workers=2))
-        both = {}
+        both, proxies = {}, {}
         for count, cores in ((1, "0"), (2, "0,1")):
+            home = directory / str(count)
+            upstream = stack.enter_context(reference.upstream(home, cores, workers=count))
+            proxies[count] = stack.enter_context(reference.proxy(home, cores, upstream.port, workers=count))
             server = gateway(
                 directory, cores, upstream.port, name=f"workers{count}", workers=count, python=options.python
             )
             both[count] = stack.enter_context(server)
         for core, pid in enumerate(workers_of(both[2])[:2]):
             os.sched_setaffinity(pid, {core})
+        beside = stack.enter_context(reference.upstream(directory / "beside", "1"))
+        other = gateway(directory, "1", beside.port, name="beside", python=options.python)
+        apart = [both[1], stack.enter_context(other)]
         for number in range(options.rounds):
             for count, server in both.items():
-                rate, capacity = _throughput(server, body, options.seconds, count)
+                rate, capacity = _throughput([server] * count, body, options.seconds)
                 row.add(f"{count} rps", rate)
                 row.add(f"{count} capacity", capacity)
+            row.add("apart rps", _throughput(apart, body, options.seconds)[0])
+            for count, proxy in proxies.items():
+                runs = load.together([_url(proxy)] * count, KEY, body, options.seconds)
+                row.add(f"nginx {count} rps", sum(run.rate for run in runs))
             options.say(f"  {row.key} round {number + 1}: {row.values['2 rps'][-1]:.0f} rps with two")
     row.divide("2 rps", "1 rps", "× rps")
     row.divide("2 capacity", "1 capacity", "× capacity")
+    row.divide("apart rps", "1 rps", "× two gateways apart")
+    row.divide("nginx 2 rps", "nginx 1 rps", "× nginx itself")
     return row
 
 
-def _throughput(server: Server, body: bytes, seconds: float, count: int) -> tuple[float, float]:
-    """Requests per second, and per CPU second of the busiest worker."""
-    url = f"http://127.0.0.1:{server.port}{CHAT}"
-    load.together(url, KEY, body, 1, count)
-    before = [cpu_seconds(pid) for pid in workers_of(server)]
-    runs = load.together(url, KEY, body, seconds, count)
-    spent = [cpu_seconds(pid) - then for pid, then in zip(workers_of(server), before, strict=True)]
+def _url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}{CHAT}"
+
+
+def _throughput(servers: Sequence[Server], body: bytes, seconds: float) -> tuple[float, float]:
+    """Requests per second, and per CPU second of the busiest worker; each of `servers` has its own load."""
+    urls = [_url(server) for server in servers]
+    load.together(urls, KEY, body, 1)
+    workers = sorted({pid for server in servers for pid in workers_of(server)})
+    before = [cpu_seconds(pid) for pid in workers]
+    runs = load.together(urls, KEY, body, seconds)
+    spent = [cpu_seconds(pid) - then for pid, then in zip(workers, before, strict=True)]
     return sum(run.rate for run in runs), sum(run.requests for run in runs) / max(spent)
 
 
