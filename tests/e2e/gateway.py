@@ -97,6 +97,11 @@ class Gateway(Running):
         """The worker processes, as /proc names them."""
         return [pid for pid in children(self.process.pid) if b"gateway" in _command(pid)]
 
+    def memory(self) -> int:
+        """Bytes that the largest worker has in memory."""
+        pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.worker_pids())
+        return max(pages) * os.sysconf("SC_PAGE_SIZE")
+
     # -- clients
 
     @property
