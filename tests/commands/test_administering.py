@@ -547,7 +547,7 @@ def test_a_gateway_that_was_started_with_another_address_is_found(running: Place
         assert second.post({"model": "gpt-4o", "messages": []}, key=made["key"])[0] == 401
     assert (running.data / "admin.address").exists()
     assert running.gateway is not None
-    running.gateway.stop()
+    running.gateway.stop(30)
     assert not (running.data / "admin.address").exists()
 
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,12 @@ class Gateway(Running):
             f'[server]\nlisten = "{self._listen}"\nadmin = "127.0.0.1:{self.admin_port}"\n'
             f'workers = {self.workers}\ndata_dir = "data"\n{self._server}\n'
         )
+        self.put(head + config)
+
+    def put(self, text: str) -> None:
+        """The same with the whole file: a gateway that looks just then must not see half of it."""
         draft = self.directory / "draft.toml"
-        draft.write_text(head + config)
+        draft.write_text(text)
         draft.replace(self.path)
 
     def wait_ready(self) -> None:
@@ -88,14 +93,14 @@ class Gateway(Running):
 
     def admin(self, path: str) -> tuple[int, str]:
         """Status and body of a GET on the admin port."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=30)) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
     def worker_pids(self) -> list[int]:
         """The worker processes, as /proc names them."""
-        return [pid for pid in children(self.process.pid) if b"gateway" in _command(pid)]
+        return [pid for pid in children(self.process.pid) if b"gateway.worker" in _command(pid)]
 
     def memory(self) -> int:
         """Bytes that the largest worker has in memory."""
@@ -118,13 +123,27 @@ class Gateway(Running):
         return openai.AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=30, **options)
 
     def post(
-        self, document: Any, *, path: str = "/v1/chat/completions", key: str = KEY, **headers: str
+        self,
+        document: Any,
+        *,
+        path: str = "/v1/chat/completions",
+        key: str = KEY,
+        patient: bool = True,
+        **headers: str,
     ) -> tuple[int, dict[str, str], bytes]:
-        """One plain POST: status, headers (lower-case), body. Header names have _ for -."""
+        """One plain POST: status, headers (lower-case), body. Header names have _ for -.
+
+        On a machine that stands still for a second limits can't be checked in time: `patient` asks again, as
+        the answer says.
+        """
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         sent = {"content-type": "application/json", "authorization": f"Bearer {key}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.request("POST", path, body, sent)
+        end = time.monotonic() + 30
+        while True:
+            answer = self.request("POST", path, body, sent)
+            if not (patient and unchecked(answer[0], answer[2])) or time.monotonic() > end:
+                return answer
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -143,14 +162,14 @@ class Gateway(Running):
         path = next((self.directory / "data").glob("ledger.sqlite"), None)
         if path is None:
             return []
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
             connection.row_factory = sqlite3.Row
             found = connection.execute(f"SELECT * FROM calls WHERE {where}", values)
             return [dict(row) for row in found]
 
     def row(self, request_id: str) -> dict[str, Any]:
         """The one row of a call, once it is written."""
-        until(f"a row for {request_id}", lambda: self.rows("id = ?", request_id), 10)
+        until(f"a row for {request_id}", lambda: self.rows("id = ?", request_id))
         found = self.rows("id = ?", request_id)
         assert len(found) == 1
         return found[0]
@@ -168,6 +187,11 @@ class Gateway(Running):
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def unchecked(status: int, answer: bytes) -> bool:
+    """Whether a call was refused because its limits could not be checked in time."""
+    return status == 503 and b'"gateway_limits_unavailable"' in answer
 
 
 def _command(pid: int) -> bytes:
@@ -202,7 +226,7 @@ expires = 2020-01-01
 kind = "openai"
 base_url = "{provider}/v1"
 api_key = "env:PROVIDER_KEY"
-timeout = {{ connect = "2s", first = "5s", idle = "2s", total = "60s" }}
+timeout = {{ connect = "10s", first = "20s", idle = "5s", total = "60s" }}
 
 [backends.backup]
 kind = "openai"

@@ -80,7 +80,7 @@ class Provider(Running):
         assert len(found) == 1, f"{len(found)} requests with {mark!r}"
         return found[0]
 
-    def wait_for(self, mark: str, true: Callable[[Arrived], object], limit: float = 20.0) -> Arrived:
+    def wait_for(self, mark: str, true: Callable[[Arrived], object], limit: float = 60.0) -> Arrived:
         """The one request with a mark, once something holds of it."""
         until(f"{mark} as expected", lambda: any(true(one) for one in self.marked(mark)), limit)
         return self.only(mark)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,21 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.servers.ports import free_ports
+
+__all__ = ["ROOT", "Running", "children", "free_ports", "until"]
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on at this moment, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def until(what: str, true: Callable[[], object], limit: float = 20.0) -> None:
+def until(what: str, true: Callable[[], object], limit: float = 60.0) -> None:
     """Ask again and again until something holds; the limit only ends a failed test."""
     end = time.monotonic() + limit
     while not true():
@@ -65,17 +57,20 @@ class Running:
         """Send a signal to the first process alone."""
         self.process.send_signal(number)
 
-    def wait(self, limit: float = 20.0) -> int:
+    def wait(self, limit: float = 60.0) -> int:
         """The exit code, once it has ended."""
         return self.process.wait(limit)
 
-    def stop(self) -> None:
-        """SIGTERM twice (drain, then at once), then SIGKILL to the whole session."""
+    def stop(self, patience: float = 3.0) -> None:
+        """SIGTERM twice (drain, then at once), then SIGKILL to the whole session.
+
+        `patience`, in seconds, is for each of the first two: more of it where it has to end in order.
+        """
         for _ in range(2):
             if self.alive:
                 self.process.terminate()
                 try:
-                    self.process.wait(3)
+                    self.process.wait(patience)
                 except subprocess.TimeoutExpired:
                     continue
         try:

@@ -207,11 +207,11 @@ class BadDays(RuleBasedStateMachine):
             talk.until(b"\r\n\r\n")
             self.gateway.command("keys", "revoke", name)
             talk.rest()
-        until("the key is refused", lambda: self.status(secret) == 401, 5)
+        until("the key is refused", lambda: self.status(secret) == 401)
 
     def status(self, key: str) -> int:
         """How a small call with a key is answered."""
-        return self.gateway.post(self.document("bad", False, max_tokens=1), key=key)[0]
+        return self.gateway.post(self.document("bad", False, max_tokens=1), key=key, patient=False)[0]
 
     # -- what must hold
 
@@ -230,7 +230,7 @@ class BadDays(RuleBasedStateMachine):
         """One row for each call that reached a provider, with what the provider says it used."""
         arrived = {one.model: one for one in self.main.journal()}
         backed = {one.model: one for one in self.backup.journal()}
-        until("a row for each", lambda: arrived.keys() <= {row["model"] for row in self.gateway.rows()}, 30)
+        until("a row for each", lambda: arrived.keys() <= {row["model"] for row in self.gateway.rows()})
         rows = self.gateway.rows()
         assert [name for name, number in Counter(row["model"] for row in rows).items() if number > 1] == []
         by_model = {row["model"]: row for row in rows}
@@ -247,9 +247,9 @@ class BadDays(RuleBasedStateMachine):
 
     def nothing_is_held(self) -> None:
         """All places are free again, and the limits have counted what the ledger has booked."""
-        until("no lease is left", lambda: not any(b["leased"] for b in self.buckets("places")), 30)
-        until("the books agree", self.agree, 30)
-        until("all places are free", self.places_are_free, 30)
+        until("no lease is left", lambda: not any(b["leased"] for b in self.buckets("places")))
+        until("the books agree", self.agree)
+        until("all places are free", self.places_are_free)
 
     def places_are_free(self) -> bool:
         """Whether as many calls as are allowed at once are let in, and not one more."""
@@ -257,7 +257,7 @@ class BadDays(RuleBasedStateMachine):
         for talk in slow:
             talk.send(request(self.document("slow", True), KEY))
             talk.until(b"\r\n\r\n")
-        more = self.gateway.post(self.document("ok", False))[0]
+        more = self.gateway.post(self.document("ok", False), patient=False)[0]
         for talk in slow:
             talk.leave()
         return more == 429 and all(talk.received.startswith(b"HTTP/1.1 200") for talk in slow)
@@ -274,7 +274,7 @@ class BadDays(RuleBasedStateMachine):
 
     def buckets(self, limit: str) -> list[dict[str, Any]]:
         """How the buckets of a limit stand."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.gateway.admin_port, timeout=10)) as talk:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.gateway.admin_port, timeout=30)) as talk:
             talk.request("GET", f"/admin/v1/limits/{limit}", headers={"authorization": f"Bearer {TOKEN}"})
             found: list[dict[str, Any]] = json.loads(talk.getresponse().read())["buckets"]["data"]
         assert all(bucket["used"] >= 0 and bucket["leased"] >= 0 for bucket in found), found

@@ -76,7 +76,7 @@ def test_prompt_and_answer_are_kept_redacted(own: Gateway, stream: bool, model: 
     assert found["tenant"] == "open" and found["key_name"] == "kept" and found["model"] == model
     assert found["redactions"]["secret"] >= 1 and found["redactions"]["email"] >= 1
     assert found["until_ms"] == found["ts_ms"] + 3_600_000
-    assert 'penstock_captures_total{outcome="kept"}' in own.admin("/metrics")[1]
+    until("it is counted", lambda: 'penstock_captures_total{outcome="kept"}' in own.admin("/metrics")[1])
 
 
 def test_the_whole_answer_of_a_stream_is_kept(own: Gateway) -> None:

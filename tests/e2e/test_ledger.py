@@ -104,7 +104,7 @@ def cost(usage: dict[str, int]) -> int:
 def compare(gateway: Gateway, provider: Provider, clients: list[Client]) -> Counter[str]:
     """Hold the ledger against both sides; the outcomes there were."""
     arrived = {one.model: one for one in provider.journal()}
-    until("every call has its row", lambda: arrived.keys() <= {row["model"] for row in gateway.rows()}, 30)
+    until("every call has its row", lambda: arrived.keys() <= {row["model"] for row in gateway.rows()})
     rows = gateway.rows()
     assert [name for name, number in Counter(row["model"] for row in rows).items() if number > 1] == []
     by_model = {row["model"]: row for row in rows}
@@ -189,7 +189,7 @@ def test_a_killed_supervisor_loses_no_row_and_doubles_none(tmp_path: Path, recor
 
 def _gone(pid: int) -> None:
     """Wait until a worker that lost its supervisor has drained and ended."""
-    until(f"worker {pid} ends", lambda: not Path(f"/proc/{pid}").exists(), 30)
+    until(f"worker {pid} ends", lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_usage_is_shown_by_key_model_and_day(tmp_path: Path, recording: Provider) -> None:

@@ -39,7 +39,9 @@ def test_ledger_log_and_metrics_tell_the_same(own: Gateway, tmp_path: Path) -> N
         assert status == (500 if "500" in model else 200)
     until("thirty rows", lambda: len(own.rows()) == 30)
     until("thirty counted", lambda: metric(own, "penstock_requests_total") == 30)
-    lines = [json.loads(line) for line in (tmp_path / "calls.log").read_text().splitlines()]
+    log = tmp_path / "calls.log"  # written by a thread of its own
+    until("thirty lines", lambda: log.exists() and log.read_bytes().count(b"\n") >= 30)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     rows = {row["id"]: row for row in own.rows()}
     assert {line["id"] for line in lines} == rows.keys() and len(lines) == 30
     for line in lines:

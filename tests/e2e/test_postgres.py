@@ -68,7 +68,7 @@ def test_calls_outlive_a_killed_database_and_are_booked_once(
         server.start()
         until("the ledger is written again", lambda: lag(gateway) == 0)
         say(gateway, 10)
-        gateway.stop()
+        gateway.stop(30)  # all is booked
     finally:
         gateway.stop()
     rows = booked(url)
@@ -84,7 +84,7 @@ def test_commands_read_what_replicas_wrote_and_never_show_the_url(
     try:
         for gateway in gateways:
             say(gateway, 5)
-            gateway.stop()
+            gateway.stop(30)
     finally:
         for gateway in gateways:
             gateway.stop()
@@ -116,7 +116,7 @@ def test_old_calls_go_by_the_configuration_and_sums_stay(server: servers.Postgre
     gateway = Gateway(tmp_path, CONFIG, env={"LEDGER_URL": url})
     try:
         say(gateway, 3)
-        gateway.stop()
+        gateway.stop(30)
         with psycopg.connect(url, options="-c search_path=penstock") as connection:
             (name,) = connection.execute(
                 "SELECT DISTINCT tableoid::regclass::text FROM entries"
@@ -133,7 +133,7 @@ def test_old_calls_go_by_the_configuration_and_sums_stay(server: servers.Postgre
         gateway.write(CONFIG.replace("[state]", '[state]\nkeep = { calls = "2d" }'))
         gateway.start()
         gateway.wait_ready()
-        until("the old day is gone", lambda: not booked(url), 30)
+        until("the old day is gone", lambda: not booked(url))
         assert " 3 " in gateway.command("usage", "--by", "model")
     finally:
         gateway.stop()

@@ -107,9 +107,10 @@ def test_a_client_that_leaves_cancels_the_upstream_at_once(
         provider.wait_for(mark, lambda one: one.document["complete_at"])
         left = talk.leave()
     arrived = provider.wait_for(mark, lambda one: one.aborted_at)
-    assert arrived.aborted_at - left < 1.0
+    # Of half a minute and more; the machine may stand still for a moment meanwhile.
+    assert arrived.aborted_at - left < 10.0
     rows: list[dict[str, Any]] = []
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not rows and time.monotonic() < end:
         rows = [row for row in gateway.rows("model = ?", model) if row["outcome"] == "client_gone"]
     # The provider has the prompt by then: it counts, also where nothing came back.

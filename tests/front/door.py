@@ -49,7 +49,7 @@ class Door:
         connection.connection_made(transport)
         return connection
 
-    async def raw(self, data: bytes, *, eof: bool = False, wait: float = 5.0) -> bytes:
+    async def raw(self, data: bytes, *, eof: bool = False, wait: float = 30.0) -> bytes:
         """Send bytes on a new connection; everything that comes back until the server closes or `wait`."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:

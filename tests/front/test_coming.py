@@ -69,7 +69,7 @@ async def settled(gate: Door) -> Call:
 
 
 def run(scenario: Any) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))
+    asyncio.run(asyncio.wait_for(scenario, 60))
 
 
 def test_an_answer_that_is_told_of_goes_out_without_a_task() -> None:

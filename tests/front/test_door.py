@@ -37,7 +37,7 @@ def run(scenario):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             door = Door(listener)
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await scenario(door, listener.getsockname())
             finally:
                 door.close()
@@ -79,7 +79,7 @@ def test_each_connection_gets_a_protocol():
         assert door.count == 3
         for _, writer in clients:
             await hang_up(writer)
-        assert await door.emptied(5)
+        assert await door.emptied(30)
 
     run(scenario)
 
@@ -137,6 +137,6 @@ def test_closing_refuses_new_connections_and_asks_open_ones_to_leave():
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*address)
         assert await reader.read() == b""
-        assert await door.emptied(5)
+        assert await door.emptied(30)
 
     run(scenario)

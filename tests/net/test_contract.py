@@ -277,9 +277,9 @@ def stall(*pieces: bytes) -> Script:
     [
         ([], Deadlines(first=0.1), "upstream_first_byte_timeout"),
         ([OK], Deadlines(first=0.1), "upstream_first_byte_timeout"),
-        ([], Deadlines(total=0.1), "upstream_total_timeout"),
+        ([], Deadlines(total=1.0), "upstream_total_timeout"),
         ([CHUNKED + b"3\r\nabc\r\n"], Deadlines(idle=0.1), "upstream_idle_timeout"),
-        ([CHUNKED + b"3\r\nabc\r\n"], Deadlines(total=0.1), "upstream_total_timeout"),
+        ([CHUNKED + b"3\r\nabc\r\n"], Deadlines(total=1.0), "upstream_total_timeout"),
     ],
 )
 def test_an_upstream_that_stalls_is_given_up(
@@ -490,7 +490,7 @@ def test_a_reader_that_does_not_read_makes_the_upstream_wait(way: Way) -> None:
 
 def test_full_connections_refuse_a_call_after_its_connect_deadline(way: Way) -> None:
     async def scenario() -> None:
-        timeout = Deadlines(connect=0.1)
+        timeout = Deadlines(connect=1.0)
         async with way(stall(CHUNKED), timeout, connections=1) as (there, _):
             exchange = await there.send(ask())
             error = await fails(there.send(ask()))

@@ -82,7 +82,7 @@ def test_cancelling_resets_the_stream(tmp_path: Path, path: bytes) -> None:
 
 def test_a_stream_that_stalls_is_given_up(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with opened(tmp_path, Deadlines(idle=0.1)) as (there, seen):
+        async with opened(tmp_path, Deadlines(idle=1.0)) as (there, seen):
             exchange, basket = await there.send(ask(target=b"/stall")), Basket()
             assert (await fails(exchange.pipe(basket))).code == "upstream_idle_timeout"
             assert basket.data == b"hel"

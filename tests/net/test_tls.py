@@ -83,7 +83,7 @@ def test_a_handshake_that_hangs_meets_the_connect_deadline(http2: bool) -> None:
     async def scenario() -> None:
         async with upstream(Peer.gone) as seen:
             settings = BackendSettings(
-                "up", "openai", f"https://localhost:{seen.port}", timeout=Deadlines(connect=0.2), http2=http2
+                "up", "openai", f"https://localhost:{seen.port}", timeout=Deadlines(connect=1.0), http2=http2
             )
             there = transport(settings)
             assert (await fails(there.send(ask()))).code == "upstream_connect_timeout"
@@ -194,7 +194,7 @@ def test_a_proxy_that_says_nothing_meets_the_connect_deadline() -> None:
         async with upstream(Peer.gone) as proxy:
             url = Secret(f"http://127.0.0.1:{proxy.port}")
             settings = BackendSettings(
-                "up", "openai", "https://localhost:1", timeout=Deadlines(connect=0.1), proxy=url
+                "up", "openai", "https://localhost:1", timeout=Deadlines(connect=1.0), proxy=url
             )
             there = transport(settings)
             error = await fails(there.send(ask()))

@@ -156,7 +156,7 @@ def test_when_it_is_told_the_connection_is_free_for_the_next_request() -> None:
 
 def test_a_deadline_is_told() -> None:
     async def scenario() -> None:
-        hasty = Deadlines(connect=10, first=0.05, idle=10, total=30)
+        hasty = Deadlines(connect=30, first=2.0, idle=30, total=60)
         async with warm(after_hello(), hasty) as (pool, _):
             exchange = started(pool)
             await News(exchange).heard.wait()

@@ -20,7 +20,7 @@ from gateway.settings.schema import Deadlines
 
 OK = b"HTTP/1.1 200 OK\r\n"
 HELLO = OK + b"Content-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello"
-PATIENT = Deadlines(connect=10, first=10, idle=10, total=30)
+PATIENT = Deadlines(connect=30, first=30, idle=30, total=60)
 
 
 @dataclass
@@ -184,7 +184,7 @@ def run(scenario: Coroutine[None, None, None]) -> None:
     before = open_files()
 
     async def guarded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await scenario
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left

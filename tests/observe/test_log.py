@@ -72,7 +72,7 @@ def test_calls_are_written_one_line_each(tmp_path: Path) -> None:
     log.write([dumps({"id": "a"}), dumps({"id": "b", "sealed": "secret"})])
     log.write([])
     log.write([dumps({"id": "c"})])
-    log.close()
+    log.close(30)
     assert (tmp_path / "calls").read_bytes() == b'{"id":"a"}\n{"id":"b"}\n{"id":"c"}\n'
     assert log.dropped == 0
 
@@ -80,15 +80,15 @@ def test_calls_are_written_one_line_each(tmp_path: Path) -> None:
 def test_a_log_that_is_off_does_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     log = CallLog("off")
     log.write([b"{}"])
-    log.close()
+    log.close(30)
     assert capfd.readouterr().out == ""
 
 
 def test_stdout_stays_open_after_the_log_is_closed(capfd: pytest.CaptureFixture[str]) -> None:
     log = CallLog("stdout")
     log.write([b'{"id":"a"}'])
-    log.close()
-    log.close()
+    log.close(30)
+    log.close(30)
     os.write(1, b"still here\n")
     assert capfd.readouterr().out == '{"id":"a"}\nstill here\n'
 
@@ -104,13 +104,13 @@ def test_a_reader_that_does_not_read_costs_lines_and_not_time(tmp_path: Path) ->
     # The pipe takes 64 KiB, the thread holds one batch, 100 kB may wait: most of the 2 MB is gone.
     assert 100 < log.dropped < 200
     os.close(reader)
-    log.close()
+    log.close(30)
 
 
 def test_a_file_that_cannot_be_written_costs_lines_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     log = CallLog("/dev/full")
     log.write([b"{}", b"{}"])
-    log.close()
+    log.close(30)
     assert log.dropped == 2
     assert "No space left" in caplog.text
 
@@ -121,7 +121,7 @@ def test_reopen_follows_a_rotated_file(tmp_path: Path) -> None:
     path.rename(tmp_path / "calls.1")
     log.reopen()
     log.write([b'{"id":"new"}'])
-    log.close()
+    log.close(30)
     assert path.read_bytes() == b'{"id":"new"}\n'
 
 

@@ -7,12 +7,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.servers.ports import free_ports
 
 _OPTIONS = {
     "fsync": "on",
@@ -39,9 +40,7 @@ class Postgres:
         self._folder = folder
         self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def _as_user(self) -> dict[str, object]:
@@ -99,10 +98,15 @@ class Postgres:
         if process is None:
             return
         if how == signal.SIGKILL:
+            process.send_signal(signal.SIGSTOP)  # it starts no others meanwhile
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             for pid in (str(process.pid), *children):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
+            # A server that is started before the last of them has gone refuses: their memory is in use.
+            deadline = time.monotonic() + 60
+            while any(map(_lives, children)) and time.monotonic() < deadline:
+                time.sleep(0.01)
         else:
             process.send_signal(how)
         process.wait(60)
@@ -114,6 +118,13 @@ class Postgres:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.servers.ports import free_ports
+
 
 def found() -> str | None:
     """The server's program; None where none is installed."""
@@ -20,13 +22,9 @@ def found() -> str | None:
 
 
 def free_port() -> int:
-    """One that nobody listens on; below the ephemeral ones' upper end, so that a cluster's bus fits too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
-            return port
+    """One that nobody listens on."""
+    (port,) = free_ports(1)
+    return port
 
 
 class Redis:
@@ -64,9 +62,9 @@ class Redis:
             self.process = subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5):
                 return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / "log").read_text()[-2000:])
@@ -88,10 +86,32 @@ class Redis:
 
     def ask(self, *words: str) -> str:
         """One command by a connection of its own, in RESP; gives the raw answer."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), 30) as sock:
             parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
             sock.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
-            return sock.recv(65536).decode(errors="replace")
+            answer = b""
+            while _end(answer) < 0:
+                piece = sock.recv(65536)
+                if not piece:
+                    raise ConnectionError(f"closed after {answer!r}")
+                answer += piece
+            return answer.decode(errors="replace")
+
+
+def _end(answer: bytes, at: int = 0) -> int:
+    """Where the answer ends that begins there; -1 as long as not all of it has come."""
+    end = answer.find(b"\r\n", at)
+    if end < 0:
+        return -1
+    kind, size, end = answer[at : at + 1], answer[at + 1 : end], end + 2
+    if kind == b"$" and size != b"-1":
+        end += int(size) + 2
+        return end if end <= len(answer) else -1
+    for _ in range(int(size) if kind == b"*" else 0):
+        end = _end(answer, end)
+        if end < 0:
+            return -1
+    return end
 
 
 @contextlib.contextmanager
@@ -112,7 +132,7 @@ def serving(*options: str) -> Iterator[Redis]:
 def cluster(count: int = 3) -> Iterator[list[Redis]]:
     """A cluster of so many primaries that share all slots."""
     with contextlib.ExitStack() as stack:
-        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "15000"]
         nodes = [stack.enter_context(serving(*options)) for _ in range(count)]
         share = -(-16384 // count)
         for n, node in enumerate(nodes):
@@ -137,7 +157,7 @@ def sentinel() -> Iterator[tuple[Redis, Redis, Redis]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-sentinel-"))
         config = (
             f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel down-after-milliseconds mymaster 3000\n"
             "sentinel failover-timeout mymaster 2000\n"
         )
         watch = Redis(Path(folder), sentinel=config)

@@ -21,6 +21,19 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 
 
 @pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine stands still for some seconds, no store, replica or worker counts as lost."""
+    for name in ("client", "channel"):
+        monkeypatch.setattr(f"gateway.stores.redis.{name}.CONNECT", 30.0)
+    monkeypatch.setattr("gateway.link.leases.PATIENCE", 60.0)
+    monkeypatch.setattr("gateway.stores.leases.desk.UNANSWERED", 30.0)
+    for name in ("desk", "upstream"):
+        monkeypatch.setattr(f"gateway.stores.leases.{name}.WAIT", 20.0)
+    monkeypatch.setattr("gateway.supervisor.replicas._PATIENCE", 60.0)
+    monkeypatch.setattr("gateway.supervisor.replicas._HOLD", 60_000)
+
+
+@pytest.fixture
 def config(provider: Provider) -> str:
     """Every model at the provider, one key."""
     return f"""

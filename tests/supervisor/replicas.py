@@ -69,7 +69,7 @@ class Replica:
         rules: Iterable[LimitRule],
         name: str,
         workers: int = 2,
-        timeout: float = 2.0,
+        timeout: float = 20.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
@@ -99,9 +99,12 @@ class Replica:
         if not self.dead:
             self.workers[worker].receive(message)
 
-    async def open(self) -> None:
+    async def open(self, joined: bool = True) -> None:
+        """`joined`: the store is there, so it is waited for, however slow the machine is."""
         await self.limits.restore()
         self._tick = asyncio.create_task(self._ticking())
+        if joined:
+            await until(lambda: not self.lost)
 
     async def _ticking(self) -> None:
         while True:
@@ -123,6 +126,10 @@ class Replica:
     @property
     def lost(self) -> bool:
         return self.sharing._authority.upstream.lost
+
+    def patience(self, seconds: float) -> None:
+        """The store has so long for an answer from now on."""
+        self.sharing._store.deadline = seconds
 
     @property
     def trips(self) -> int:
@@ -152,17 +159,19 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(url: str, folder: Path, rules: Iterable[LimitRule], count: int = 3, **rest: Any) -> Any:
+async def replicas(
+    url: str, folder: Path, rules: Iterable[LimitRule], count: int = 3, joined: bool = True, **rest: Any
+) -> Any:
     """So many of them, opened together."""
     made = [Replica(url, folder / f"r{n}", rules, f"r{n}", **rest) for n in range(count)]
-    await asyncio.gather(*(each.open() for each in made))
+    await asyncio.gather(*(each.open(joined) for each in made))
     try:
         yield made
     finally:
         await asyncio.gather(*(each.close() for each in made))
 
 
-async def until(done: Callable[[], object], seconds: float = 30.0) -> None:
+async def until(done: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not done():
             await asyncio.sleep(0.01)

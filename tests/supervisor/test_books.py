@@ -243,7 +243,7 @@ def test_the_running_task_books_what_comes_and_the_rest_at_the_end(house):
         books.follow("b-0")
         books.start()
         writer.end(writer.begin(opened(1)), call(1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not house.told:
                 await asyncio.sleep(0.01)
         writer.end(writer.begin(opened(2)), call(2))

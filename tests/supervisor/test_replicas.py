@@ -24,7 +24,10 @@ from gateway.supervisor.directory import Directory, News
 from gateway.supervisor.replicas import Replicas
 from tests.servers import redis as servers
 
-pytestmark = pytest.mark.skipif(servers.found() is None, reason="no Redis: apt-get install redis-server")
+pytestmark = [
+    pytest.mark.skipif(servers.found() is None, reason="no Redis: apt-get install redis-server"),
+    pytest.mark.usefixtures("unhurried"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ class Replica:
     def __init__(self, path: Path, url: str, listening: bool) -> None:
         self.ledger = SqliteLedger(path / "ledger.db")
         self.ledger.chain = path.name
-        self.store = Store(store_url(url), 2.0)
+        self.store = Store(store_url(url), 30.0)
         self.heard: list[News] = []
         replicas = self.others = Replicas(Entities(self.store), self.ledger, self.do)
         self.directory = Directory(self.ledger, self.do, Settings(), self._told, None, replicas)
@@ -115,7 +118,7 @@ def key(id: str, **more: Any) -> dict[str, Any]:
     return {**document_of(entry), **more, "id": id, "kind": KEY}
 
 
-async def until(what: str, done: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(what: str, done: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, what
@@ -124,7 +127,7 @@ async def until(what: str, done: Callable[[], bool], seconds: float = 20.0) -> N
 
 def run(test: Awaitable[None]) -> None:
     async def within() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             await test
 
     asyncio.run(within())
@@ -326,6 +329,7 @@ def test_a_store_that_does_not_answer_delays_nobody_for_long(tmp_path: Path, red
                 await one.put("umbrella")
             finally:
                 redis.signal(signal.SIGCONT)
+                one.store.deadline = 30.0
             two = await make("two")
             await until_agreed(one, two, 2)
 
@@ -342,12 +346,15 @@ async def until_agreed(one: Replica, two: Replica, count: int) -> None:
     raise AssertionError((one.knows(), two.knows()))
 
 
-def test_a_turn_that_nobody_gives_back_ends_by_itself(tmp_path: Path, redis: servers.Redis) -> None:
+def test_a_turn_that_nobody_gives_back_ends_by_itself(
+    tmp_path: Path, redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test() -> None:
         async with replicas(tmp_path, redis.url) as make:
             one = await make("one")
             redis.ask("SET", "penstock:{entities}:turn", "a dead one", "PX", "300")
             await one.put("acme")
+            monkeypatch.setattr("gateway.supervisor.replicas._PATIENCE", 0.5)
             redis.ask("SET", "penstock:{entities}:turn", "one that hangs")
             with pytest.raises(Conflict, match="another replica is making a change"):
                 await one.put("umbrella")

@@ -32,7 +32,10 @@ from tests.link.world import Clock as WorldClock
 from tests.link.world import rule as limit
 from tests.servers import redis as servers
 
-pytestmark = pytest.mark.skipif(servers.found() is None, reason="redis-server is not installed")
+pytestmark = [
+    pytest.mark.skipif(servers.found() is None, reason="redis-server is not installed"),
+    pytest.mark.timeout(600),
+]
 
 LIMITS = (
     limit("requests", 6, 60.0, id="requests"),

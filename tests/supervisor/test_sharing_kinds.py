@@ -15,7 +15,10 @@ from tests.link.world import rule
 from tests.servers import redis as servers
 from tests.supervisor.replicas import admitted, burst, replicas, until
 
-pytestmark = pytest.mark.skipif(servers.found() is None, reason="redis-server is not installed")
+pytestmark = [
+    pytest.mark.skipif(servers.found() is None, reason="redis-server is not installed"),
+    pytest.mark.usefixtures("unhurried"),
+]
 
 HUNDRED = rule(amount=100, seconds=3600.0)
 TENANT = LimitRule("tenant.requests", ("tenant",), "requests", 50, 3600.0)
@@ -61,8 +64,8 @@ def test_a_primary_that_sentinel_knows_and_the_one_after_it(tmp_path: Path) -> N
         async with replicas(url, tmp_path, [HUNDRED], 2) as made:
             assert admitted(await burst(made, HUNDRED, 40)) == 40
             primary.kill()
-            await until(lambda: all(replica.lost for replica in made), 30)
-            await until(lambda: not any(replica.lost for replica in made), 60)
+            await until(lambda: all(replica.lost for replica in made))
+            await until(lambda: not any(replica.lost for replica in made))
             assert admitted(await burst(made, HUNDRED, 160)) == 60
 
     with servers.sentinel() as (primary, _, watch):
@@ -104,8 +107,9 @@ def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
 
     async def scenario() -> None:
         url = f"rediss://gateway:pass%2Fword@127.0.0.1:{server.port}/0"
-        async with replicas(url, tmp_path, [HUNDRED], 1) as (only,):
-            assert only.lost and only.watch.stood and not any(only.watch.stood)
+        async with replicas(url, tmp_path, [HUNDRED], 1, joined=False) as (only,):
+            await until(lambda: only.watch.stood)
+            assert only.lost and not any(only.watch.stood)
 
     asyncio.run(scenario())
 

@@ -139,7 +139,7 @@ targets = [{{ backend = "exec" }}]
                         assert answer.status_code == 200
                     missing -= set(seen)
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await until("sk-file-1", "sk-exec-1")
                 put("given", "sk-file-2")
                 put("command", "#!/bin/sh\necho sk-exec-2\n")
@@ -174,7 +174,7 @@ def test_credentials_with_which_nothing_can_be_made_leave_those_before_in_use(tm
     async def scenario():
         async with solo(str(tmp_path / "gateway.toml")) as (live, bounds), client(live, bounds) as caller:
             (tmp_path / "given").write_text("sk-file-22")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while "can't be taken" not in caplog.text:
                     await asyncio.sleep(0)
             assert (await caller.post("/chat/completions", json=CHAT)).status_code == 200
