@@ -49,7 +49,7 @@ DOORS = {
     "jwt": ("net/jwt.py",),
     "prometheus_client": ("observe/metrics.py",),
     "starlette": ("control/", "front/asgi.py"),
-    "uvicorn": ("worker.py", "supervisor/", "front/connection.py"),
+    "uvicorn": ("worker.py", "supervisor/", "front/connection.py", "front/flow.py"),
     "uvloop": ("worker.py", "supervisor/"),
     "sqlite3": ("stores/",),
     "redis": ("stores/redis/",),

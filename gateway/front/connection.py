@@ -20,14 +20,16 @@ from gateway.core.errors import CallerError, GatewayError
 from gateway.core.reply import Source
 from gateway.front.chunked import ChunkedBody
 from gateway.front.conversation import Conversation
+from gateway.front.flow import Flow
 from gateway.front.intake import Intake
 from gateway.front.request import Head
 from gateway.settings.schema import Bounds
 
 HEAD, BODY, BUSY, COLD, SHUT = range(5)
 
-AHEAD: Final = 64 * 1024  # pipelined bytes kept while a call runs
-_LINGER: Final = 2.0  # seconds a refused client may go on sending before it is cut
+AHEAD: Final = 64 * 1024  # pipelined bytes kept while a call runs; with more nothing is read
+LINGER: Final = 2.0  # seconds a refused client may go on sending before it is cut
+_STALL: Final = 10.0  # seconds in which a client has to read something of what is left for it
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -40,7 +42,11 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._flow = Flow(transport)
         self._held = b""
+        self._ahead = 0  # bytes reserved for what is held beyond `AHEAD`
+        self._full = False  # the client does not read what was written
+        self._unread = 0  # bytes it had not read when the connection began to close
         self._head: Head | None = None
         self._parts: list[bytes] = []
         self._left = 0  # body bytes still to come, or CHUNKED
@@ -61,6 +67,8 @@ class ClientConnection(HttpToolsProtocol):
         self._state = SHUT
         self.intake.leave(self)
         self._release()
+        self._held = b""
+        self._let_in()
         if self._conversation is not None:
             self._conversation.cancel()
         if self._drain is not None and not self._drain.done():
@@ -79,18 +87,21 @@ class ClientConnection(HttpToolsProtocol):
             return
         if close or self._closing:
             self._linger()
-        elif self._held:
+        elif self._held or self._full:
             self._next()
         else:
             self._state = HEAD
             self.deadline = time.monotonic() + self.bounds.idle
 
     def _next(self) -> None:
-        """Ready for the next request, which may be here already: then what comes now stands behind it."""
+        """Ready for the next request, which may be here already: then what comes now stands behind it.
+
+        A client that leaves answers unread gets no more of them.
+        """
         self.deadline = time.monotonic() + self.bounds.idle
         if self._closing:
             self._linger()
-        elif self._held:
+        elif self._held or self._full:
             self._state = BUSY
             self.loop.call_soon(self._resume)
         else:
@@ -98,12 +109,31 @@ class ClientConnection(HttpToolsProtocol):
 
     def _resume(self) -> None:
         """Take up what was sent ahead."""
-        if self._state == BUSY:
+        if self._state == BUSY and self._conversation is None and not self._full:
             self._state = HEAD
             held, self._held = self._held, b""
-            if len(held) > AHEAD:
-                self.transport.resume_reading()
-            self.data_received(held)
+            if held:
+                self.data_received(held)
+            self._let_in()
+
+    def _keep_out(self) -> None:
+        """More has been sent ahead than is kept: read no more until that is taken up."""
+        try:
+            self.intake.reserve(len(self._held))
+        except GatewayError:
+            self._held = b""  # no room: what was sent ahead may be sent again (RFC 9112, 9.3.2)
+            self.shutdown()
+            return
+        self._ahead = len(self._held)
+        self._flow.hold()
+
+    def _let_in(self) -> None:
+        """Read on, when little enough is left of what was sent ahead."""
+        if self._ahead and len(self._held) <= AHEAD:
+            self.intake.release(self._ahead)
+            self._ahead = 0
+            if not self.transport.is_closing():
+                self._flow.let_go()
 
     # -- bounds and bad ends
 
@@ -147,23 +177,42 @@ class ClientConnection(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Close, but let the client read the answer first: unread bytes would turn it into a reset."""
-        self._state = SHUT
-        self.deadline = time.monotonic() + _LINGER
+        self._state, self._held = SHUT, b""
+        self._let_in()
+        self._unread = self.transport.get_write_buffer_size()
+        self.deadline = time.monotonic() + (_STALL if self._unread and not self._closing else LINGER)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
+    def _ebb(self) -> None:
+        """The connection ends when the client has read what was written; one that reads no more is cut."""
+        unread = self.transport.get_write_buffer_size()
+        if unread and 0 < self._unread <= unread:
+            self.transport.abort()
+            return
+        self._unread = unread
+        self.deadline = time.monotonic() + _STALL if unread else 0.0
+        if not self.transport.is_closing():
+            self.transport.close()
+
     def overdue(self) -> None:
         """The deadline has passed (called by the intake's sweep)."""
         self.deadline = 0.0
-        if self._state in (BODY, COLD) or (self._state == HEAD and self._held):
+        if self.transport.is_closing() or self._state == SHUT:
+            self._ebb()
+        elif (
+            self._state == COLD and not self._left
+        ):  # the call has deadlines of its own; it may close by itself
+            self.deadline = time.monotonic() + LINGER
+        elif self._state in (BODY, COLD) or (self._state == HEAD and self._held):
             late = "head" if self._state == HEAD else "body"
             self._refuse(
                 CallerError(f"The request's {late} took too long.", status=408, code="caller_timeout")
             )
         else:
-            self.transport.close()
+            self._ebb()
 
     # -- flow control and shutdown
 
@@ -173,15 +222,19 @@ class ClientConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._full = True
         if self._source is not None:
             self._source.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._full = False
         if self._source is not None:
             self._source.resume()
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
+        if self._state == BUSY and self._conversation is None:
+            self.loop.call_soon(self._resume)
 
     async def drained(self) -> None:
         """Wait while the client is slow."""
@@ -200,4 +253,4 @@ class ClientConnection(HttpToolsProtocol):
         elif self._conversation is not None:
             self._conversation.close_after()
         elif self._state == BUSY or (self._state == HEAD and not self._held):
-            self.transport.close()
+            self._ebb()

@@ -13,7 +13,7 @@ from typing import Any, Final
 from gateway.core.errors import CallerError, GatewayError
 from gateway.front import body as bodies
 from gateway.front.chunked import ChunkedBody
-from gateway.front.connection import AHEAD, BODY, BUSY, COLD, HEAD, SHUT, ClientConnection
+from gateway.front.connection import AHEAD, BODY, BUSY, COLD, HEAD, LINGER, SHUT, ClientConnection
 from gateway.front.conversation import Conversation
 from gateway.front.intake import Intake
 from gateway.front.request import CHUNKED, Head, hopeless, parse, recall, remember
@@ -59,8 +59,8 @@ class LaneProtocol(ClientConnection):
             self._on_cold(data)
         elif state != SHUT:
             self._held += data
-            if len(self._held) > AHEAD:
-                self.transport.pause_reading()
+        if len(self._held) > AHEAD and not self._ahead and self._state in (BUSY, COLD):
+            self._keep_out()
 
     def _on_head(self, data: bytes) -> None:
         if self._held:
@@ -166,7 +166,7 @@ class LaneProtocol(ClientConnection):
         self._state, self._answered = COLD, False
         self._left = length
         self._chunks = ChunkedBody(self.bounds.body) if length == CHUNKED else None
-        self.deadline = time.monotonic() + self.bounds.body_time if self._left else 0.0
+        self.deadline = time.monotonic() + (self.bounds.body_time if self._left else LINGER)
         super().data_received(_plain(data[:end], head))
         if self._state == SHUT:
             return
@@ -199,7 +199,7 @@ class LaneProtocol(ClientConnection):
         if data:
             super().data_received(data)
         if not self._left:
-            self.deadline = 0.0
+            self.deadline = time.monotonic() + LINGER
             if self._answered:
                 self._next()
 

@@ -37,6 +37,44 @@ class Recorder(Stage):
         self.settled.append(call)
 
 
+class Wire(asyncio.Transport):
+    """A transport on nothing: what a test hands over arrives just when it says, what is written is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.unread = 0  # bytes that the client leaves in the write buffer
+        self.reading = True
+        self.ended = self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        self.ended = True
+
+    def abort(self) -> None:
+        self.ended = self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
 class Door:
     """The open port, the stage behind it, and a client for raw bytes."""
 

@@ -12,7 +12,7 @@ from gateway.core.call import Call
 from gateway.core.errors import PolicyError, UpstreamError
 from gateway.core.ports import Stage
 from gateway.core.reply import Event, Reply, Sink
-from tests.front.door import JSON, door, post
+from tests.front.door import JSON, Wire, door, post
 
 BODY = b'{"model":"m","messages":[]}'
 
@@ -230,30 +230,6 @@ def test_pipelined_requests_are_answered_in_order_across_lanes() -> None:
             assert gate.live.calls == 0
 
     asyncio.run(scenario())
-
-
-class Wire(asyncio.Transport):
-    """A transport on nothing: what a test hands over arrives just when it says, what is written is kept."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.ended = False
-
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        self.written += bytes(data)
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def close(self) -> None:
-        self.ended = True
-
-    def is_closing(self) -> bool:
-        return self.ended
 
 
 @pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/audio/speech"])
