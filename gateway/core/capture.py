@@ -14,7 +14,7 @@ from gateway.core.tokens import prompt_text
 MOST = 256 * 1024  # bytes of a prompt or an answer, whatever a tenant asks for
 BEYOND = 4 * 1024  # bytes more that go along, so that what reaches across the end is seen as a whole
 
-_NAMES = ("text", "content", "reasoning_content", "refusal", "arguments")
+_NAMES = ("text", "content", "reasoning_content", "thinking", "refusal", "arguments")
 _NESTED = ("message", "content", "tool_calls", "function", "summary")
 
 
@@ -81,7 +81,7 @@ def _cut_off(texts: list[str], most: int) -> Iterator[str]:
 
 
 def generated(document: dict[str, Any]) -> list[str]:
-    """The texts a model wrote, of a chat completion, a completion or a response, in order."""
+    """The texts a model wrote, of a chat completion, a completion, a response or a message, in order."""
     found: list[str] = []
     waiting = [document.get("choices"), document.get("output"), document.get("content")]
     waiting.reverse()
@@ -91,6 +91,8 @@ def generated(document: dict[str, Any]) -> list[str]:
             waiting.extend(reversed(value))
         elif isinstance(value, dict):
             found += [value[name] for name in _NAMES if isinstance(value.get(name), str)]
+            if value.get("type") == "tool_use" and (asked := prompt_text({"input": value.get("input")})):
+                found.append(asked)
             waiting.extend(
                 value[name] for name in reversed(_NESTED) if isinstance(value.get(name), (list, dict))
             )

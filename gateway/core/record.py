@@ -174,7 +174,7 @@ def _texts(call: Call, text: bytes) -> dict[str, Any]:
     """What the supervisor counts (and keeps none of), and what a tenant wants to be kept."""
     texts: dict[str, Any] = {}
     if call.usage.source == ESTIMATED:
-        texts["prompt"] = prompt_text(call.document)
+        texts["prompt"] = "" if "prompt_told" in call.memo else prompt_text(call.document)
         texts["text"] = text.decode("utf-8", "replace")
         texts["whole"] = call.outcome == "ok" and whole(call.document)
     if call.capture is not None:

@@ -6,8 +6,18 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gateway.core.messages import MessagesTap
 from gateway.core.stream import TAIL, StreamTap, last_usage, texts
 from gateway.core.usage import Usage
+
+_CHAT = frozenset(("chat/completions", "completions"))
+
+
+def tap_of(endpoint: str, hide_usage: bool, scrub: Callable[[bytes], bytes]) -> StreamTap:
+    """The one that reads the streams of an endpoint."""
+    if endpoint in _CHAT:
+        return ChatTap(hide_usage, scrub=scrub)
+    return MessagesTap(scrub=scrub) if endpoint == "messages" else ResponsesTap(scrub=scrub)
 
 
 class ChatTap(StreamTap):

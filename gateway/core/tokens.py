@@ -32,9 +32,14 @@ _EXACT = re.compile(
     r"(?!.*(?:audio|realtime|search|transcribe|tts|vision|image))[\w.-]*"
 )
 
-# What makes up the text of a request, and what inside it is no text.
+# What makes up the text of a request, and what inside it is no text (in the last line: in messages).
 _PROMPTS = ("messages", "input", "prompt", "instructions", "system", "tools", "functions")
-_SILENT = frozenset(("role", "type", "url", "image_url", "data", "file_data", "id", "format", "detail"))
+_SILENT = frozenset(
+    (
+        "role", "type", "url", "image_url", "data", "file_data", "id", "format", "detail",
+        "signature", "encrypted_content", "cache_control", "media_type", "tool_use_id",
+    )
+)  # fmt: skip
 
 Split = Callable[[str], list[str]]
 
@@ -113,6 +118,8 @@ def _texts(waiting: list[Any]) -> Iterator[str]:
             if not value.startswith("data:"):
                 yield value
         elif isinstance(value, dict):
+            if value.get("media_type") == "text/plain":  # a document that is text (Anthropic's form)
+                waiting.append(value.get("data"))
             waiting.extend(value[name] for name in reversed(value) if name not in _SILENT)
         elif isinstance(value, list):
             waiting.extend(reversed(value))

@@ -93,13 +93,17 @@ def from_openai(raw: Any) -> Usage | None:
 
     Chat: prompt_tokens includes cached_tokens, cache_write_tokens and audio_tokens, completion_tokens
     includes reasoning_tokens and audio_tokens. Responses: input_tokens and output_tokens likewise.
-    Source: OpenAI API reference, objects CompletionUsage and ResponseUsage.
+    Source: OpenAI API reference, objects CompletionUsage and ResponseUsage. Many a compatible server has
+    Anthropic's form too (/v1/messages), which is told by what it says of its cache.
     """
     if type(raw) is not dict:
         return None
     prompt = raw.get("prompt_tokens")
     if prompt is None:
         prompt = raw.get("input_tokens")
+        apart = "cache_read_input_tokens" in raw or "cache_creation_input_tokens" in raw
+        if apart and type(prompt) is int and not raw.get("input_tokens_details"):
+            return _from_anthropic(raw)
     completion = raw.get("completion_tokens")
     if completion is None:
         completion = raw.get("output_tokens", 0)
@@ -129,3 +133,16 @@ def from_openai(raw: Any) -> Usage | None:
             spoken = min(_count(told), completion - thought)
     input, output = prompt - cached - written - heard, completion - thought - spoken
     return Usage(input, cached, written, heard, output, thought, spoken, PROVIDER)
+
+
+def _from_anthropic(raw: dict[str, Any]) -> Usage:
+    """Anthropic's `usage` object: what was read from the cache and written to it is not in input_tokens.
+
+    Thinking is in output_tokens, and nowhere told apart. Source: Anthropic API reference, Messages, Usage.
+    """
+    prompt, completion = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
+    cached, written = (
+        _count(raw.get("cache_read_input_tokens")),
+        _count(raw.get("cache_creation_input_tokens")),
+    )
+    return Usage(prompt, cached, written, 0, completion, 0, 0, PROVIDER)

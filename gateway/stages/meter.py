@@ -19,7 +19,7 @@ log: Final = logging.getLogger("penstock.meter")
 
 _MOST_MICROS: Final = 1 << 53
 _WORDED: Final = frozenset(
-    ("/chat/completions", "/completions", "/responses")
+    ("/chat/completions", "/completions", "/responses", "/messages")
 )  # streams here say that they have ended
 
 
@@ -84,15 +84,23 @@ class Meter(Stage):
         usage: Usage | None = tap.usage
         if usage is not None:
             call.usage = usage
-            if call.capture is None:
+            if call.capture is None and usage.source != UNKNOWN:
                 return b""
         text: bytes = tap.text
         return text
 
     def _guess(self, call: Call, text: bytes) -> None:
-        """No usage from the provider: count what was sent and what came, and say that it is a guess."""
+        """No usage from the provider: count what was sent and what came, and say that it is a guess.
+
+        A stream that ended early may have told of its prompt: that stands, and nobody counts it again.
+        """
+        told, output = call.usage, guessed_text(text)
+        if told.source == UNKNOWN and told.input_total:
+            told.output, told.source = max(told.output, output), ESTIMATED
+            call.memo["prompt_told"] = True
+            return
         prompt = guessed(call.body, call.document, call.model)
-        call.usage = Usage(input=prompt, output=guessed_text(text), source=ESTIMATED)
+        call.usage = Usage(input=prompt, output=max(told.output, output), source=ESTIMATED)
 
 
 def _bare(call: Call) -> None:
@@ -107,8 +115,12 @@ def _judge(call: Call, tap: Any) -> None:
     """What no framing shows: an error told inside the stream, or an end without the words that end one."""
     if tap.error:
         call.outcome, call.code = "upstream_error", "upstream_error_event"
-    elif call.path in _WORDED and tap.usage is None and not (tap.done or tap.finished):
+    elif call.path in _WORDED and _untold(tap.usage) and not (tap.done or tap.finished):
         call.outcome, call.code = "truncated", "upstream_closed"
+
+
+def _untold(usage: Usage | None) -> bool:
+    return usage is None or usage.source == UNKNOWN
 
 
 def _owed(call: Call) -> bool:

@@ -98,3 +98,16 @@ def test_the_last_of_two_usages_counts_as_for_whoever_parses_it() -> None:
     body = b'{"usage":%b,"id":1,"usage":%b}' % (json.dumps(OTHER).encode(), json.dumps(USAGE).encode())
     assert measured(body) == from_openai(USAGE)
     assert measured(body).source == PROVIDER
+
+
+@pytest.mark.parametrize("size", [1, 40_000])
+def test_a_whole_message_has_its_cached_tokens_beside_its_input(size: int) -> None:
+    stated = {"input_tokens": 9, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 20}
+    answer = {
+        "type": "message",
+        "content": [{"type": "text", "text": "x" * size}],
+        "usage": {**stated, "output_tokens": 7, "server_tool_use": {"web_search_requests": 0}},
+    }
+    expected = Usage(input=9, cached_input=50, cache_write=20, output=7, source=PROVIDER)
+    assert measured(json.dumps(answer).encode()) == expected
+    assert measured(json.dumps({**answer, "stop_reason": "end_turn"}).encode()) == expected

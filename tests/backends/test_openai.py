@@ -632,3 +632,26 @@ def test_two_calls_for_one_path_keep_their_own_queries_models_and_methods() -> N
             ]
 
     run(scenario())
+
+
+def test_a_stream_of_a_message_passes_as_it_is_and_is_read_from_both_ends() -> None:
+    begun = {"input_tokens": 9, "cache_read_input_tokens": 50, "output_tokens": 1}
+    pieces = [
+        frame({"type": "message_start", "message": {"usage": begun}}),
+        frame({"type": "content_block_delta", "delta": {"type": "text_delta", "text": f"say {KEY}"}}),
+        frame({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 7}}),
+        frame({"type": "message_stop"}),
+    ]
+
+    async def scenario() -> None:
+        async with upstream(lambda seen: chunked(pieces)) as up, backend(up.port) as asked:
+            body = b'{"model":"m","stream":true}'
+            answer = await asked.ask(call("/messages", body=body), UP)
+            got = await whole(answer)
+            assert (got.count(b"data: "), KEY.encode() in got) == (4, False)
+            assert up.seen[0].body == body
+            tap: Any = answer.tap
+            assert tap.usage == Usage(input=9, cached_input=50, output=7, source=PROVIDER)
+            assert tap.text.startswith(b"say ") and tap.done
+
+    run(scenario())

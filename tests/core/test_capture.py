@@ -66,6 +66,16 @@ def test_a_cut_is_a_beginning_in_whole_characters(text: str, most: int) -> None:
         ({"choices": [{"text": "old"}]}, ["old"]),
         ({"output": [{"content": [{"type": "output_text", "text": "new"}]}]}, ["new"]),
         ({"choices": [{"message": {"tool_calls": [{"function": {"arguments": "{}"}}]}}]}, ["{}"]),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+                    {"type": "text", "text": "Here"},
+                    {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Ulm", "days": 3}},
+                ]
+            },
+            ["hm", "Here", "Ulm\n3"],
+        ),
         ({"data": [{"embedding": [1]}]}, []),
     ],
 )

@@ -118,6 +118,44 @@ def test_the_prompt_is_all_that_the_model_reads() -> None:
     assert prompt_text(document).split() == ["one", "two", "three", "{four}", "five", "six"]
 
 
+def test_the_prompt_of_a_message_is_what_its_blocks_say() -> None:
+    document = {
+        "system": [{"type": "text", "text": "one", "cache_control": {"type": "ephemeral", "ttl": "5m"}}],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"},
+                    },
+                    {
+                        "type": "document",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "two"},
+                        "title": "three",
+                    },
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "four", "signature": "c2ln"},
+                    {"type": "tool_use", "id": "toolu_1", "name": "five", "input": {"city": "six"}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "seven"}],
+            },
+        ],
+        "tools": [{"name": "eight", "input_schema": {"type": "object"}}],
+    }
+    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    assert sorted(prompt_text(document).split()) == sorted(numbers)
+    assert prompt_text({"system": "one", "messages": [{"role": "user", "content": "two"}]}) == "two\none"
+    assert not whole(document)
+
+
 @pytest.mark.parametrize(
     ("document", "text"),
     [

@@ -41,6 +41,29 @@ def test_responses_usage_is_read_likewise() -> None:
     assert usage == Usage(5, 4, 0, 0, 0, 7, 0, PROVIDER)
 
 
+def test_of_messages_what_is_cached_stands_beside_the_input() -> None:
+    usage = from_openai(
+        {
+            "input_tokens": 9,
+            "cache_read_input_tokens": 50,
+            "cache_creation_input_tokens": 20,
+            "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": 7,
+            "service_tier": "standard",
+        }
+    )
+    assert usage == Usage(input=9, cached_input=50, cache_write=20, output=7, source=PROVIDER)
+    nothing = {"input_tokens": 9, "cache_read_input_tokens": None, "cache_creation_input_tokens": -1}
+    assert from_openai(nothing) == Usage(input=9, source=PROVIDER)
+    assert from_openai({"input_tokens": None, "cache_read_input_tokens": 5}) is None
+
+
+@pytest.mark.parametrize("details", ["prompt_tokens", "input_tokens"])
+def test_whoever_says_the_cached_part_twice_has_it_counted_once(details: str) -> None:
+    raw = {details: 60, f"{details}_details": {"cached_tokens": 50}, "cache_read_input_tokens": 50}
+    assert from_openai(raw) == Usage(input=10, cached_input=50, source=PROVIDER)
+
+
 def test_embeddings_have_no_completion() -> None:
     assert from_openai({"prompt_tokens": 8, "total_tokens": 8}) == Usage(input=8, source=PROVIDER)
 

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.backends.base.inflate import InflatingTap
 from gateway.core.codec import loads
+from gateway.core.messages import MessagesTap
 from gateway.core.stream import StreamTap
 from gateway.core.tap import ChatTap, ResponsesTap, TailTap
 from gateway.core.usage import UNKNOWN, Usage
@@ -30,6 +31,13 @@ LONG = b'"output":[{"text":"%b"}]' % (b"word " * 2000)
 UNCOUNTED = b'event: response.completed\ndata: {"type":"response.completed","response":{%b}}\n\n' % LONG
 LOST = b'event: response.failed\ndata: {"type":"response.failed","response":{%b}}\n\n' % LONG
 HUGE = COMPLETED.replace(b"{", b'{"pad":"' + b"x" * 100_000 + b'",', 1)
+
+BEGUN = b'data: {"type":"message_start","message":{"usage":{"input_tokens":11,"output_tokens":1}}}\n\n'
+SAID = b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"hello"}}\n\n'
+TOLD = b'data: {"type":"message_delta","delta":{},"usage":{"output_tokens":5}}\n\n'
+TURNED = b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n'
+ENDED = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+OVERLOADED = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n'
 
 WHOLE, BROKEN, CUT = ("ok", ""), ("upstream_error", "upstream_error_event"), ("truncated", "upstream_closed")
 
@@ -108,8 +116,28 @@ def test_a_stream_of_events_ends_as_it_says_itself(pieces: tuple[bytes, ...], sa
 
 
 @pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ((BEGUN, SAID, TOLD), WHOLE),
+        ((BEGUN, SAID, ENDED), WHOLE),
+        ((SAID, TURNED), WHOLE),
+        ((BEGUN, SAID, OVERLOADED), BROKEN),
+        ((BEGUN, SAID), CUT),
+        ((BEGUN,), CUT),
+        ((), CUT),
+    ],
+)
+def test_a_stream_of_a_message_ends_as_it_says_itself(
+    pieces: tuple[bytes, ...], said: tuple[str, str]
+) -> None:
+    assert recorded(fed(MessagesTap(), *pieces), "/messages") == said
+    packed = zlib.compress(b"".join(pieces))
+    assert recorded(fed(InflatingTap(MessagesTap(), "deflate"), packed), "/messages") == said
+
+
+@pytest.mark.parametrize(
     ("tap", "path"),
-    [(ResponsesTap(), "/messages"), (ResponsesTap(), "/audio/speech"), (TailTap(), "/chat/completions")],
+    [(ResponsesTap(), "/images/edits"), (ResponsesTap(), "/audio/speech"), (TailTap(), "/chat/completions")],
 )
 def test_an_answer_that_knows_no_such_words_is_whole_when_it_has_ended(tap: StreamTap, path: str) -> None:
     assert recorded(fed(tap, b"anything"), path) == WHOLE

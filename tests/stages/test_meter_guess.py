@@ -8,6 +8,7 @@ import pytest
 
 from gateway.backends.base.answer import measure
 from gateway.core.codec import dumps
+from gateway.core.messages import MessagesTap
 from gateway.core.tokens import count
 from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 from gateway.stages.meter import Meter
@@ -19,6 +20,12 @@ TEXTS = (
     "为什么天空是蓝色的？因为空气散射蓝光。" * 40,
     "def f(x):\n    return {'a': [x, x + 1], 'b': None}\n" * 40,
 )
+
+
+class Ended:
+    """A source that has ended."""
+
+    done_at = 1.0
 
 
 class Journal:
@@ -83,3 +90,46 @@ def test_a_whole_answer_without_usage_is_charged_likewise(text: str) -> None:
     made.body = dumps(document)
     measure(made, dumps({"choices": [{"message": {"content": text}}]}), b"")
     assert made.usage == charged(text, text)
+
+
+@pytest.mark.parametrize("outcome", ["client_gone", "truncated", "ok"])
+def test_a_message_that_ends_before_its_usage_is_charged_its_prompt_as_told_and_its_text(
+    outcome: str,
+) -> None:
+    tap = MessagesTap()
+    begun = {"input_tokens": 300, "cache_read_input_tokens": 50, "output_tokens": 1}
+    tap.feed(b"data: " + dumps({"type": "message_start", "message": {"usage": begun}}) + b"\n\n")
+    for word in TEXTS[0].split(" "):
+        delta = {"type": "text_delta", "text": word + " "}
+        tap.feed(b"data: " + dumps({"type": "content_block_delta", "delta": delta}) + b"\n\n")
+    usage, sealed = streamed(tap, outcome)
+    exact = count("claude", TEXTS[0])
+    assert (usage.source, usage.input, usage.cached_input) == (ESTIMATED, 300, 50)
+    assert 0.8 * exact <= usage.output <= 2 * exact
+    assert (sealed["prompt"], sealed["text"].strip()) == ("", TEXTS[0].strip())
+
+
+def test_a_message_whose_prompt_nobody_told_has_it_estimated() -> None:
+    tap = MessagesTap()
+    tap.feed(b'data: {"type":"message_delta","usage":{"output_tokens":70}}\n\n')
+    usage, sealed = streamed(tap, "ok")
+    assert (usage.source, usage.output, usage.input > 4, sealed["prompt"]) == (
+        ESTIMATED,
+        70,
+        True,
+        "hello there",
+    )
+
+
+def streamed(tap: MessagesTap, outcome: str) -> tuple[Usage, dict[str, Any]]:
+    """Usage of a call with this answer, and the texts that go along to be counted."""
+    texts: list[dict[str, Any]] = []
+    given = parts()
+    given.journal = cast(Any, Journal())
+    given.seal = lambda each: texts.append(dict(each)) or "sealed"
+    made = call("/messages", {"model": "claude", "messages": [{"role": "user", "content": "hello there"}]})
+    made.sent, made.status, made.outcome = 1.0, 200, outcome
+    made.memo["source"], made.memo["tap"] = Ended(), tap
+    Meter({}, given).settle(made)
+    (sealed,) = texts
+    return made.usage, sealed

@@ -6,7 +6,7 @@ import base64
 import struct
 from typing import Any
 
-from tests.upstream import answer, chat, multipart, responses, text
+from tests.upstream import answer, chat, messages, multipart, responses, text
 from tests.upstream.answer import Answer
 from tests.upstream.faults import Fault
 from tests.upstream.request import Request
@@ -89,6 +89,7 @@ _JSON = (
     "/chat/completions",
     "/completions",
     "/responses",
+    "/messages",
     "/embeddings",
     "/moderations",
     "/images/generations",
@@ -104,6 +105,8 @@ def _json(path: str, document: dict[str, Any], fault: Fault) -> Answer:
             return chat.completion(document, fault.tokens)
         case "/responses":
             return responses.create(document, fault.tokens)
+        case "/messages":
+            return messages.create(document, fault.tokens)
         case "/embeddings":
             return _embeddings(document)
         case "/moderations":

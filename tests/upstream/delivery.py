@@ -153,6 +153,8 @@ def _without_usage(piece: bytes, events: bool) -> bytes:
     document = json.loads(data)
     if document.pop("usage", None) and document.get("choices") == []:
         return b""
+    if "message" in document:
+        document["message"].pop("usage")
     if "response" in document:
         document["response"]["usage"] = None
     return head + answer.event(document)

@@ -59,6 +59,15 @@ class Tokens:
             "total_tokens": self.prompt + self.completion,
         }
 
+    def messages(self) -> dict[str, Any]:
+        """As messages say it: what is cached stands beside the input."""
+        return {
+            "input_tokens": self.prompt - self.cached,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": self.cached,
+            "output_tokens": self.completion,
+        }
+
     def kinds(self) -> dict[str, int]:
         """By disjoint kind, named as in the gateway's ledger."""
         return {

@@ -21,7 +21,7 @@ from gateway.core.errors import UpstreamError
 from gateway.core.reply import Reply, Tap
 from gateway.core.route import Target
 from gateway.core.stream import StreamTap
-from gateway.core.tap import ChatTap, ResponsesTap, TailTap
+from gateway.core.tap import TailTap, tap_of
 from gateway.net.egress import transport
 from gateway.net.outbound import Outbound, start_of
 from gateway.net.port import Exchange
@@ -33,7 +33,6 @@ UNLISTED: Final = 5.0  # and its absence
 PATIENCE: Final = 5.0  # seconds for a list of models
 MAX_MODELS: Final = 10_000
 
-_CHAT: Final = frozenset(("chat/completions", "completions"))
 _VERBS: Final = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
 _METHODS: Final = {name: name.encode() for name in _VERBS}
 _REFUSED: Final = frozenset((401, 403, 429))
@@ -246,9 +245,7 @@ class HttpBackend:
         return [(name, self._scrub(value)) for name, value in passed_on(exchange.headers)]
 
     def _tap(self, call: Call, hide: bool) -> StreamTap:
-        if call.endpoint in _CHAT:
-            return ChatTap(hide, scrub=self._scrub)
-        return ResponsesTap(scrub=self._scrub)
+        return tap_of(call.endpoint, hide, self._scrub)
 
     # -- the list of models
 
