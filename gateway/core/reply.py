@@ -20,9 +20,12 @@ class Source(Protocol):
     """Body bytes still to come from upstream.
 
     Two ways to take them: `read` (pull) or `pipe` (push: pieces go to the sink from inside the
-    read callback, with no task switch for each). Both raise `UpstreamError` when the upstream
-    dies, stalls past its deadline or breaks the protocol.
+    read callback, with no task switch for each). Both, and `begun`, raise `UpstreamError` when the
+    upstream dies, stalls past its deadline or breaks the protocol.
     """
+
+    async def begun(self) -> bool:
+        """Wait for the first piece, within the first byte's deadline; whether one came. It is kept."""
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end."""

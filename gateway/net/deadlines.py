@@ -16,18 +16,20 @@ def overdue(connection: Connection, timeout: Deadlines, now: float) -> UpstreamE
     """The error of the deadline that has passed at the monotonic time `now`, or None.
 
     `total` runs from the call's start. `first` runs from the moment the request was handed to the socket
-    until the final head is in, however slowly it drips. From then on `idle` runs while nothing comes, except
-    while this side does not read.
+    until the final head is in, however slowly it drips, and where they are waited for, the first bytes of the
+    body. From the head on `idle` runs while nothing comes, except while this side does not read.
     """
     exchange = connection.exchange
     if exchange is None:
         return None
     if now - exchange.started >= timeout.total:
         return failure(TOTAL_TIMEOUT, connection.backend, f"not done within {timeout.total:g} s in all")
-    if not connection.headed:
-        if now - exchange.sent_at >= timeout.first:
-            return failure(FIRST_BYTE_TIMEOUT, connection.backend, f"no answer within {timeout.first:g} s")
-    elif connection.stirred or not connection.reading:
+    headed = connection.headed
+    if (not headed or (exchange.unbegun and not exchange.size)) and now - exchange.sent_at >= timeout.first:
+        return failure(FIRST_BYTE_TIMEOUT, connection.backend, f"no answer within {timeout.first:g} s")
+    if not headed:
+        return None
+    if connection.stirred or not connection.reading:
         connection.stirred = False
         connection.quiet_since = now
     elif now - connection.quiet_since >= timeout.idle:

@@ -48,6 +48,7 @@ class PooledExchange:
         "started",
         "status",
         "told",
+        "unbegun",
         "waiter",
         "wanted",
     )
@@ -71,6 +72,7 @@ class PooledExchange:
         self.sink: Sink | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.told: Callable[[], None] | None = None  # in place of a waiter, see `then`
+        self.unbegun = False  # the first body bytes are waited for, in the first byte's time
         self._full = False  # more is held than a reader takes
         self._paused = False  # somebody called `pause`
 
@@ -162,6 +164,16 @@ class PooledExchange:
         if self.error is not None:
             raise self.error
         return self._drain() if self.size <= limit else None
+
+    async def begun(self) -> bool:
+        """See `core.reply.Source`."""
+        if not self.size and self.connection is not None:
+            self.unbegun = True
+            await self.wait(1)
+            self.unbegun = False
+        if not self.size and self.error is not None:
+            raise self.error
+        return self.size > 0
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
-from gateway.net.failure import CLOSED, IDLE_TIMEOUT, TOTAL_TIMEOUT, failure
+from gateway.net.failure import CLOSED, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TOTAL_TIMEOUT, failure
 from gateway.net.translated import translated
 from gateway.net.wire import end_to_end
 
@@ -62,6 +63,15 @@ class StreamedExchange:
     def then(self, told: Callable[[], None]) -> bool:
         """See `net.port.Exchange`: its head is here from the beginning."""
         return False
+
+    async def begun(self) -> bool:
+        """See `core.reply.Source`."""
+        while not self._held and not self._ended:
+            if data := await self._next(self.sent_at + self._way.timeout.first):
+                self._held.append(data)
+        if not self._held and self._error is not None:
+            raise self._error
+        return bool(self._held)
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end."""
@@ -127,16 +137,18 @@ class StreamedExchange:
             self._reading.cancel()
         self.resume()
 
-    async def _next(self) -> bytes:
-        """One more piece under the deadlines; b"" at the end."""
+    async def _next(self, first: float = inf) -> bytes:
+        """One more piece under the deadlines, and until the monotonic time `first`; b"" at the end."""
         self._reading = asyncio.ensure_future(anext(self._pieces, b""))
-        timeout = self._way.timeout
-        left = self.started + timeout.total - monotonic()
+        timeout, now = self._way.timeout, monotonic()
+        idle, total = now + timeout.idle, self.started + timeout.total
+        end = min(idle, total, first)
         try:
-            async with asyncio.timeout(min(timeout.idle, left)):
+            async with asyncio.timeout(end - now):
                 data = await self._reading
         except TimeoutError:
-            self._give_up(IDLE_TIMEOUT if timeout.idle <= left else TOTAL_TIMEOUT)
+            late = IDLE_TIMEOUT if end == idle else TOTAL_TIMEOUT if end == total else FIRST_BYTE_TIMEOUT
+            self._give_up(late)
         except asyncio.CancelledError:
             if self._error is None:  # not `close`: the waiting task itself was cancelled
                 self.close()
@@ -160,8 +172,11 @@ class StreamedExchange:
 
     def _give_up(self, code: str) -> None:
         timeout = self._way.timeout
-        idle = f"sent nothing for {timeout.idle:g} s"
-        what = idle if code == IDLE_TIMEOUT else f"not done within {timeout.total:g} s in all"
+        what = f"not done within {timeout.total:g} s in all"
+        if code == IDLE_TIMEOUT:
+            what = f"sent nothing for {timeout.idle:g} s"
+        elif code == FIRST_BYTE_TIMEOUT:
+            what = f"no answer within {timeout.first:g} s"
         self._end(failure(code, self._way.name, what))
         self._way.later(self._let_go(None))
 

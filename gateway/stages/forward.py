@@ -17,6 +17,7 @@ from gateway.core.record import opened
 from gateway.core.reply import Coming, Reply
 from gateway.core.route import Target
 from gateway.core.usage import NONE
+from gateway.net.failure import CLOSED, failure
 
 
 class Forward(Stage):
@@ -60,6 +61,8 @@ class Forward(Stage):
             since, before = call.sent or time.monotonic(), call.memo.get(WAITED, 0.0)
             try:
                 reply = await (waiting or self._backends[target.backend].ask(call, target))
+                if left and reply.source is not None and reply.status < 300:
+                    await _begun(reply, target)
             except UpstreamError as error:
                 call.replied = time.monotonic()
                 if not left:
@@ -135,6 +138,13 @@ def _capture(call: Call, tenant: Tenant | None, reply: Reply) -> None:
         call.memo["answer"] = reply.body
     elif reply.tap is not None:
         reply.tap.keep_text()
+
+
+async def _begun(reply: Reply, target: Target) -> None:
+    """Until something of the body is here: a head alone is no answer while another target can give one."""
+    assert reply.source is not None
+    if not await reply.source.begun() and reply.event_stream:
+        raise failure(CLOSED, target.backend, "its stream ended before anything had come")
 
 
 def _note(call: Call, target: Target, why: str) -> None:

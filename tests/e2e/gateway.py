@@ -265,6 +265,18 @@ fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
 targets = [ {{ backend = "nowhere" }} ]
 fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
 
+[models.saved-dies]
+targets = [ {{ backend = "main", model = "fault;die_after=0" }} ]
+fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
+
+[models.saved-garbage]
+targets = [ {{ backend = "main", model = "fault;garbage_after=0" }} ]
+fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
+
+[models.saved-stalls]
+targets = [ {{ backend = "main", model = "fault;stall_after=0" }} ]
+fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
+
 [models.saved-stream-dies]
 targets = [ {{ backend = "main", model = "fault;die_after=3" }} ]
 fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]

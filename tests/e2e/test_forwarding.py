@@ -117,7 +117,7 @@ def test_an_alias_is_renamed_upstream_and_nothing_else_changes(gateway: Gateway,
     assert headers["x-penstock-target"] == "main/gpt-4o-mini"
 
 
-@pytest.mark.parametrize("model", ["saved", "saved-429", "saved-connect"])
+@pytest.mark.parametrize("model", ["saved", "saved-429", "saved-connect", "saved-dies", "saved-garbage"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_failing_target_falls_back_before_the_first_byte(
     gateway: Gateway, backup: Provider, model: str, stream: bool

@@ -90,13 +90,14 @@ def request_id(answer: bytes) -> str:
     )
 
 
-@pytest.mark.parametrize("moment", ["waiting", "streaming", "whole-reply"])
+@pytest.mark.parametrize("moment", ["waiting", "headed", "streaming", "whole-reply"])
 def test_a_client_that_leaves_cancels_the_upstream_at_once(
-    gateway: Gateway, provider: Provider, moment: str
+    gateway: Gateway, provider: Provider, backup: Provider, moment: str
 ) -> None:
     mark = f"leaves-{moment}-mark"
     model = {
         "waiting": "fault;delay=30",
+        "headed": "saved-stalls",  # there is a fallback, and the head alone is here
         "streaming": "fault;interval=0.02;tokens=5000",
         "whole-reply": "fault;delay=30",
     }[moment]
@@ -109,6 +110,7 @@ def test_a_client_that_leaves_cancels_the_upstream_at_once(
     arrived = provider.wait_for(mark, lambda one: one.aborted_at)
     # Of half a minute and more; the machine may stand still for a moment meanwhile.
     assert arrived.aborted_at - left < 10.0
+    assert backup.marked(mark) == []
     rows: list[dict[str, Any]] = []
     end = time.monotonic() + 60
     while not rows and time.monotonic() < end:

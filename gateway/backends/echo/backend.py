@@ -33,6 +33,10 @@ class Pieces:
         self._going.set()
         self.done_at = 0.0
 
+    async def begun(self) -> bool:
+        """Whether there is any."""
+        return bool(self._pieces)
+
     async def read(self) -> bytes:
         """The next piece, b"" at the end."""
         await asyncio.sleep(0)
