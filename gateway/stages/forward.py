@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -51,6 +52,7 @@ class Forward(Stage):
         assert call.plan is not None
         targets = call.plan.targets
         left = len(targets)
+        again = math.inf  # when (monotonic) the first of those that failed wants to be asked again
         for number, target in enumerate(targets):
             left -= 1
             if number:
@@ -68,14 +70,19 @@ class Forward(Stage):
                 if not left:
                     gone = (call.sent or call.replied) - since - call.connect_time
                     call.memo[WAITED] = before + max(0.0, gone)
+                    if again < math.inf:
+                        error.retry_after = min(_pause(error), again - call.replied)
                     raise
+                again = min(again, call.replied + _pause(error))
                 call.memo[WAITED] = before + call.replied - since
                 _note(call, target, error.code)
                 continue
             if left and (reply.status >= 500 or reply.status == 429):
                 if reply.source is not None:
                     reply.source.close()
-                call.memo[WAITED] = before + time.monotonic() - since
+                now = time.monotonic()
+                again = min(again, now + _stated(reply))
+                call.memo[WAITED] = before + now - since
                 _note(call, target, f"status_{reply.status}")
                 continue
             if reply.source is None:
@@ -145,6 +152,19 @@ async def _begun(reply: Reply, target: Target) -> None:
     assert reply.source is not None
     if not await reply.source.begun() and reply.event_stream:
         raise failure(CLOSED, target.backend, "its stream ended before anything had come")
+
+
+def _pause(error: UpstreamError) -> float:
+    """Seconds until it can be tried again; inf where that is not known."""
+    return math.inf if error.retry_after is None else error.retry_after
+
+
+def _stated(reply: Reply) -> float:
+    """The same, as a provider says it in its answer (RFC 9110, 10.2.3)."""
+    for name, value in reply.headers:
+        if name == b"retry-after" and value.isdigit():
+            return float(value[:9])
+    return math.inf
 
 
 def _note(call: Call, target: Target, why: str) -> None:

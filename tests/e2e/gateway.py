@@ -261,6 +261,10 @@ fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
 targets = [ {{ backend = "main", model = "fault;status=429;retry_after=2" }} ]
 fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]
 
+[models.lost-429]
+targets = [ {{ backend = "main", model = "fault;status=429;retry_after=2" }} ]
+fallback = [ {{ backend = "nowhere" }} ]
+
 [models.saved-connect]
 targets = [ {{ backend = "nowhere" }} ]
 fallback = [ {{ backend = "backup", model = "gpt-4o-mini" }} ]

@@ -133,6 +133,12 @@ def test_a_failing_target_falls_back_before_the_first_byte(
     assert (row["backend"], row["tries"], row["outcome"]) == ("backup", 2, "ok")
 
 
+def test_a_retry_after_stated_by_one_target_goes_out_with_the_error_of_the_next(gateway: Gateway) -> None:
+    status, headers, _ = gateway.post(chat("lost-429-mark", model="lost-429"))
+    assert status == 502
+    assert int(headers["retry-after"]) in range(1, 3)
+
+
 def test_after_the_first_byte_nothing_is_tried_again(gateway: Gateway, backup: Provider) -> None:
     status, headers, body = gateway.post(chat("no-glue-mark", model="saved-stream-dies", stream=True))
     assert status == 200

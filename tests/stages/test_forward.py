@@ -15,6 +15,7 @@ from gateway.core.cost import Price, PriceList
 from gateway.core.errors import UpstreamError
 from gateway.core.reply import Coming, Reply
 from gateway.core.route import Plan, Target
+from gateway.pipeline import failure
 from gateway.stages.forward import Forward
 from tests.backends.given import COMPLETION, Upstream, backend, document, run, upstream
 from tests.stages.given import call, parts
@@ -131,6 +132,44 @@ def test_the_last_target_s_error_is_the_call_s() -> None:
             refused.plan = broken.plan
             answer = await asked(stage, refused)
             assert (answer.status, refused.code) == (503, "upstream_error_status")
+
+    run(scenario())
+
+
+def saying(*stated: str | None) -> list[bytes]:
+    """Answers with 429 that state these times to wait."""
+    lines = [() if each is None else (f"retry-after: {each}",) for each in stated]
+    return [document({"error": {"message": "no"}}, *each, status=429) for each in lines]
+
+
+@pytest.mark.parametrize(
+    ("stated", "shortest"),
+    [
+        (["70"], 70),
+        (["300", "70"], 70),
+        (["70", "300"], 70),
+        ([None, "70"], 70),
+        (["soon"], None),
+        ([None], None),
+    ],
+)
+def test_the_shortest_retry_after_goes_along_with_the_last_targets_error(
+    stated: list[str | None], shortest: int | None
+) -> None:
+    async def scenario() -> None:
+        async with two(first=saying(*stated)) as (stage, *_), backend(1) as gone:  # nobody listens there
+            stage._backends = {**stage._backends, "gone": gone}
+            fresh = made()
+            fresh.plan = Plan((*(Target("first"),) * len(stated), Target("gone")), "exact", "m")
+            with pytest.raises(UpstreamError) as failed:
+                await asked(stage, fresh)
+            answer = failure(fresh, failed.value)
+            assert (answer.status, fresh.code) == (502, "upstream_connect_failed")
+            sent = dict(answer.headers).get(b"retry-after")
+            if shortest is None:
+                assert sent is None
+            else:  # less what has passed since it was stated
+                assert sent is not None and shortest - 30 <= int(sent) <= shortest
 
     run(scenario())
 
