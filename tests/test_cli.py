@@ -364,10 +364,17 @@ def test_usage_of_a_gateway_that_never_ran_is_nothing(run: Run) -> None:
 @pytest.mark.parametrize(
     "words", [["--by", "colour"], ["--by", ""], ["--by", "key,key"], ["--since", "never"]], ids=" ".join
 )
-def test_usage_refuses_what_it_can_not_know(run: Run, words: list[str]) -> None:
-    fill(record(1))
+@pytest.mark.parametrize("ran", [False, True], ids=["no ledger yet", "a ledger"])
+def test_usage_refuses_what_it_can_not_know(run: Run, words: list[str], ran: bool) -> None:
+    if ran:
+        fill(record(1))
     said = run("usage", *words)
-    assert said.status in (1, 2) and said.err and said.out == ""
+    assert said.status == 2 and words[0] in said.err and said.out == ""
+
+
+def test_usage_by_a_column_that_there_is_none_of_says_which_there_are(run: Run) -> None:
+    said = run("usage", "--by", "model,colour")
+    assert '"colour"' in said.err and "key_name, tenant" in said.err
 
 
 def test_usage_is_that_of_one_tenant_month_or_tag(run: Run) -> None:
@@ -391,4 +398,4 @@ def test_usage_is_that_of_one_tenant_month_or_tag(run: Run) -> None:
     assert [row["key_name"] for row in run(*ask, "key", "--top", "1").json] == ["other"]
     assert run(*ask, "prompt,arm").json[0]["prompt"] == ""
     for words in (("--month", "soon"), ("--month", "2026-01", "--since", "7d"), ("--by", "key,colour")):
-        assert run("usage", *words).status in (1, 2)
+        assert run("usage", *words).status == 2

@@ -10,6 +10,7 @@ from typing import Any
 from gateway.commands.ledger import opened
 from gateway.commands.moment import parse_moment
 from gateway.commands.output import Misused, Refused, load, refuse, say_json, say_table
+from gateway.core.errors import LedgerError
 from gateway.core.limit import MICROS
 
 _ALWAYS = ("calls", "input", "output", "cost_micros")
@@ -27,6 +28,7 @@ def run(args: Namespace) -> int:
         by = [part.strip() for part in args.by.split(",") if part.strip()]
         if args.file is not None or not by or len(set(by)) < len(by):
             raise Misused("--by: name some columns, each once: key,model,day")
+        _known(by)
         since, until = moments(args)
         only = filters(args)
         with opened(settings) as ledger:
@@ -68,6 +70,17 @@ def filters(args: Namespace) -> dict[str, list[str]]:
             ids = name == "key" and all(value.startswith("key_") for value in values)
             only["key_name" if name == "key" and not ids else name] = values
     return only
+
+
+def _known(by: Sequence[str]) -> None:
+    """Refuse a column that there is none of, also where there is no ledger yet. Raises `Misused`."""
+    from gateway.stores.base.usage import named
+
+    try:
+        for name in by:
+            named(name)
+    except LedgerError as error:
+        raise Misused(f"--by: {error}") from None
 
 
 def _size(row: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -48,8 +48,8 @@ def usage(
 
     With a group or filter `tag` a call counts under each of its tags, and one without any under "".
     """
-    names = [_named(name, GROUPS) for name in by]
-    wanted = {_named(name, (*LABELS, "tag")): list(map(str, values)) for name, values in only.items()}
+    names = [named(name, GROUPS) for name in by]
+    wanted = {named(name, (*LABELS, "tag")): list(map(str, values)) for name, values in only.items()}
     if any(not 0 < len(values) <= _MOST_VALUES for values in wanted.values()):
         raise LedgerError(f"1 to {_MOST_VALUES} values can be asked for at once")
     timed = bool(TIMES.keys() & set(names))
@@ -136,8 +136,8 @@ def _times(hour: int) -> dict[str, str]:
     return {name: at.strftime(form) for name, form in TIMES.items()}
 
 
-def _named(name: str, known: Sequence[str]) -> str:
-    """The column behind a name; the message of one that is none says what there is."""
+def named(name: str, known: Sequence[str] = GROUPS) -> str:
+    """The column behind a name. Raises `LedgerError`, which says what there is, for one that is none."""
     found = ALIASES.get(name, name)
     if found not in known:
         raise LedgerError(f'usage can\'t be grouped by "{name}"; it knows: {", ".join(known)}')
