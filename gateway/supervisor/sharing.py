@@ -163,13 +163,26 @@ class Sharing:
         """Take in a greeting; whether the store does not grant anything yet."""
         self._greeted = time.monotonic()
         self._upstream.heard_time(met.now)
-        if met.replicas != self._upstream.replicas:
-            self._upstream.replicas = met.replicas
-            with contextlib.suppress(OSError):
-                self._seen.write_text(f"{met.replicas}\n")
+        self._count(met)
         if met.forgotten:
             self._authority.forgotten()
         return met.grace > 0
+
+    def _count(self, met: Met) -> None:
+        """How many replicas there are: each one's part of a limit while the store is lost depends on it.
+
+        A store that has come back knows those alone that have greeted it since: until it has been joined for
+        a while there may be more of them, but no fewer.
+        """
+        if met.replicas > self._upstream.replicas or (
+            met.replicas < self._upstream.replicas and self._joined.is_set() and met.grace <= 0
+        ):
+            self._upstream.replicas = met.replicas
+            with contextlib.suppress(OSError):
+                # Whole or not at all: who starts now and finds an empty file takes itself for the only one.
+                draft = self._seen.with_name(f"{_SEEN}.new")
+                draft.write_text(f"{met.replicas}\n")
+                draft.replace(self._seen)
 
     async def _turn(self) -> None:
         """Ask what is due, or wait until something is."""

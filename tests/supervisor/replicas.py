@@ -73,6 +73,7 @@ class Replica:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
+        self.folder = folder
         self.watch = Watch()
         self.books = Books()
         state = State(shared=Secret(url), timeout=timeout)

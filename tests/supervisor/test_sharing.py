@@ -14,6 +14,7 @@ import pytest
 from gateway.core.errors import FaultError
 from gateway.core.hold import Hold
 from gateway.core.limit import Denial, Raise, Spent
+from gateway.stores.redis.leases import Met
 from tests.link.world import rule
 from tests.servers import redis as servers
 from tests.supervisor.replicas import Replica, admitted, burst, replicas, until
@@ -289,6 +290,57 @@ def test_a_store_that_was_never_there_gives_each_replica_its_part_of_what_it_las
         await alone.close()
 
     run(scenario)
+
+
+def test_a_store_that_comes_back_empty_leaves_each_replica_its_part_until_all_have_greeted_it(
+    redis: servers.Redis, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def watched(replica: Replica) -> None:
+        meet = replica.sharing._meet
+
+        def meeting(met: Met) -> bool:
+            new = meet(met)
+            seen.append(
+                min(replica.sharing._upstream.replicas, int((replica.folder / "replicas").read_text()))
+            )
+            return new
+
+        replica.sharing._meet = meeting  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        async with replicas(redis.url, tmp_path, [HUNDRED], timeout=0.3) as made:
+            await until(lambda: all(r.sharing._upstream.replicas == 3 for r in made))
+            redis.kill()
+            await until(lambda: all(replica.lost for replica in made))
+            for replica in made:
+                watched(replica)
+            redis.start()
+            await until(lambda: not any(replica.lost for replica in made))
+            assert set(seen) == {3}
+
+    run(scenario)
+
+
+def test_replicas_that_are_gone_are_forgotten_once_the_store_has_been_joined_for_a_while(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "replicas").write_text("3\n")
+    alone = Replica("redis://127.0.0.1:1/0", tmp_path, [HUNDRED], "r")
+    sharing = alone.sharing
+
+    def met(replicas: int, grace: float) -> tuple[int, str]:
+        sharing._meet(Met(1000.0, replicas, grace, grace > 0))
+        return sharing._upstream.replicas, (tmp_path / "replicas").read_text()
+
+    assert met(1, 1.5) == (3, "3\n")
+    assert met(4, 1.0) == (4, "4\n")
+    assert met(2, 0.0) == (4, "4\n")  # of the others some have not tried again yet
+    sharing._joined.set()
+    assert met(2, 0.5) == (4, "4\n")
+    assert met(2, 0.0) == (2, "2\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["replicas"]
 
 
 # -- replicas go and come
