@@ -460,6 +460,37 @@ def test_the_database_itself_refuses_to_change_the_audit(store: Store, statement
     whole(records)
 
 
+_OVER = (
+    "chain, n, ts, actor, action, target, before, after, revision, detail, previous, hash)"
+    " SELECT chain, {n}, ts, actor, action, 'x', before, after, revision, detail, previous, hash FROM audit"
+    " WHERE n = 2"
+)
+_BY_ROWID = f"INSERT OR REPLACE INTO audit (rowid, {_OVER.replace(' SELECT', ' SELECT rowid,')}"
+REPLACING = {
+    "sqlite": (
+        f"INSERT OR REPLACE INTO audit ({_OVER}",
+        f"REPLACE INTO audit ({_OVER}",
+        f"INSERT INTO audit ({_OVER} ON CONFLICT (chain, n) DO UPDATE SET target = 'x'",
+        _BY_ROWID.format(n=77),
+        "UPDATE OR REPLACE audit SET n = 2 WHERE n = 3",
+    ),
+    "postgres": (f"INSERT INTO audit ({_OVER} ON CONFLICT (chain, n) DO UPDATE SET target = 'x'",),
+}
+
+
+@pytest.mark.parametrize("kind, statement", [(kind, each) for kind in KINDS for each in REPLACING[kind]])
+def test_no_record_is_put_in_the_place_of_another(
+    kind: str, statement: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with made(kind, tmp_path, request) as store:
+        records = store.open("r1")
+        records.note([deed(), deed()])
+        with pytest.raises(Exception, match="audit records are never changed"):
+            store.execute(statement.format(n=2))
+        records.note([deed()])
+        assert len(whole(records)) == 4
+
+
 # ---------------------------------------------------------------------- refusals
 
 

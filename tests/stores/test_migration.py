@@ -11,6 +11,7 @@ import pytest
 from gateway.core.errors import LedgerError
 from gateway.core.keep import Keep
 from gateway.core.limit import LimitRule
+from gateway.core.records import Actor, Deed
 from gateway.stores.sqlite import SqliteLedger, schema
 
 NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z in ms
@@ -96,3 +97,21 @@ def test_the_name_of_a_replica_stands_beside_its_calls(tmp_path: Path) -> None:
         ledger.close()
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
         assert {row[0] for row in db.execute("SELECT replica FROM calls")} == {"r2"}
+
+
+def test_a_file_of_the_version_before_gets_the_trigger_that_refuses_to_replace_a_record(
+    tmp_path: Path,
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db, db:
+        for migration in schema.MIGRATIONS[:5]:
+            for statement in migration:
+                db.execute(statement)
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    ledger.open()
+    ledger.note([Deed(Actor("system", "", ""), "key.create", "key/key_1")])
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        before = db.execute("SELECT * FROM audit").fetchall()
+        with pytest.raises(sqlite3.IntegrityError, match="audit records are never changed"):
+            db.execute("INSERT OR REPLACE INTO audit SELECT * FROM audit")
+        assert db.execute("SELECT * FROM audit").fetchall() == before

@@ -25,6 +25,13 @@ _APPEND_ONLY = (
         BEGIN SELECT RAISE(ABORT, 'audit records are removed by retention alone'); END""",
 )
 
+# To triggers REPLACE is an insert alone: what it takes the place of, by either key, is not deleted to them.
+NO_REPLACE = (
+    """CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit
+        WHEN EXISTS (SELECT 1 FROM audit WHERE (chain = NEW.chain AND n = NEW.n) OR rowid = NEW.rowid)
+        BEGIN SELECT RAISE(ABORT, 'audit records are never changed'); END""",
+)
+
 STATEMENTS = (
     *tables("INTEGER", "BLOB"),
     *_APPEND_ONLY,

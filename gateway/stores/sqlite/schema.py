@@ -70,6 +70,7 @@ MIGRATIONS = (
     (*captures.tables("INTEGER"), "PRAGMA user_version = 3"),
     (*calls.STATEMENTS, "PRAGMA user_version = 4"),
     (*coarse_tables("INTEGER", "INTEGER PRIMARY KEY"), "PRAGMA user_version = 5"),
+    (*records.NO_REPLACE, "PRAGMA user_version = 6"),
 )  # each takes the file one version further, and says so itself
 
 
