@@ -153,10 +153,10 @@ def _diff(args: Namespace) -> int:
 
 
 def _before(client: Client) -> str:
-    """The one before, as the way back has it: another text than what serves."""
+    """The one before, as the way back has it: another text than what serves, and not another replica's."""
     serving = client.ask("GET", "config")
     for each in client.ask("GET", "config", "history", query={"limit": "500"})["data"]:
-        if each["revision"] != serving["revision"]:
+        if each["revision"] != serving["revision"] and serving["path"] in each["files"]:
             kept = client.ask("GET", "config", "history", str(each["n"]))
             if kept["files"] != serving["files"]:
                 return str(each["n"])

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from gateway.cli import main
 from gateway.core.principal import KeyEntry, digest
+from gateway.core.records import KeptRevision
 from gateway.stores.sqlite import SqliteLedger
 from tests.e2e.gateway import Gateway
 from tests.e2e.running import until
@@ -277,6 +279,18 @@ def test_a_configuration_is_applied_compared_and_taken_back(own: Place) -> None:
     own.done("config", "rollback", said["revision"])
     assert "requests = 7" in own.path.read_text()
     assert len(own.done("config", "history", "--limit", "1", "--json").json) == 1
+
+
+def test_what_another_replica_serves_from_elsewhere_is_not_the_revision_before(own: Place) -> None:
+    own.done("config", "apply", own.draft(MORE))
+    diff = own.done("config", "diff").out
+    other = KeptRevision("elsewhere", 1 + int(time.time() * 1000), {}, {"/elsewhere/gateway.toml": CONFIG})
+    with closing(SqliteLedger(own.data / "ledger.sqlite")) as ledger:
+        ledger.open()
+        ledger.keep_revision(other)
+    assert own.done("config", "history", "--json").json[0]["revision"] == "elsewhere"
+    assert "-requests = 5\n+requests = 7" in diff
+    assert own.done("config", "diff").out == diff
 
 
 def test_a_faulty_draft_changes_nothing(own: Place) -> None:

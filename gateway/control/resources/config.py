@@ -40,7 +40,8 @@ def _shown(kept: KeptRevision) -> dict[str, Any]:
 async def _get(ask: Ask) -> Answer:
     files = history.masked(ask.desk.texts(), ask.settings)
     revision, warnings = ask.settings.revision, list(ask.settings.warnings)
-    return Answer({"revision": revision, "files": files, "warnings": warnings}, tag=revision)
+    shown = {"revision": revision, "path": ask.settings.path, "files": files, "warnings": warnings}
+    return Answer(shown, tag=revision)
 
 
 async def _validate(ask: Ask) -> Answer:
