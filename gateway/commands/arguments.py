@@ -115,7 +115,9 @@ def _limits(commands: Commands[argparse.ArgumentParser]) -> None:
     until.add_argument("--for", metavar="SPAN", help='for so long: "2h"')
     until.add_argument("--until", metavar="WHEN", help="a date, or a date-time (UTC)")
     more.add_argument(
-        "--value", metavar="GLOB", help="only for these: a tenant's name, a key's id …; without it all"
+        "--value",
+        metavar="GLOB",
+        help="only for these: a tenant, a key's id or name, tenant/model …; without it all",
     )
     more.add_argument("--reason", metavar="TEXT", help="why, for the audit")
     command(actions, "raises", "list raises in force")

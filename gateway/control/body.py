@@ -76,7 +76,10 @@ NEW_RAISE = Table(
         "for": Field(
             Duration(least=1.0, most=366 * 86_400.0, example="2h"), "in place of until: for so long"
         ),
-        "value": Field(Text(meaning="a glob", most=256), "only buckets whose value matches; absent: all"),
+        "value": Field(
+            Text(meaning="a glob", most=256),
+            "only buckets whose value matches; a key may be called by its name; absent: all",
+        ),
         "reason": Field(Text(most=256), "why, for the audit"),
     },
 )

@@ -223,9 +223,9 @@ def test_limits_are_listed_as_they_are_written(place: Place) -> None:
 
 def test_a_limit_is_raised_for_a_while_and_the_raise_ended(place: Place) -> None:
     made = place.done(
-        "limits", "raise", "money", "--by", "1.5", "--for", "2h", "--value", "acme", "--json"
+        "limits", "raise", "money", "--by", "1.5", "--for", "2h", "--value", "filed/*", "--json"
     ).json
-    assert (made["rule"], made["by"], made["value"]) == ("money", 1.5, "acme")
+    assert (made["rule"], made["by"], made["value"]) == ("money", 1.5, "filed/*")
     other = place.done("limits", "raise", "per-key", "--by", "10", "--until", "2999-01-01", "--reason", "why")
     assert "per-key is raised by 10 until 2999-01-01T00:00:00Z: raise_" in other.out
     assert made["id"] in place.done("limits", "raises").out
@@ -235,6 +235,17 @@ def test_a_limit_is_raised_for_a_while_and_the_raise_ended(place: Place) -> None
     )
     for each in place.done("limits", "raises", "--json").json:
         place.done("limits", "unraise", each["id"])
+    assert place.done("limits", "raises").out == "No limit is raised.\n"
+
+
+def test_a_raise_takes_the_name_of_a_key_and_refuses_one_that_nobody_has(place: Place) -> None:
+    listed = {key["name"]: key["id"] for key in place.done("keys", "list", "--json").json}
+    raising = ("limits", "raise", "per-key", "--by", "1", "--for", "1h", "--json", "--value")
+    made = place.done(*raising, "f").json
+    assert made["value"] == listed["f"]
+    place.done("limits", "unraise", made["id"])
+    said = place(*raising, "nobody")
+    assert said.status == 2 and "--value: there is no key of that name or id" in said.out
     assert place.done("limits", "raises").out == "No limit is raised.\n"
 
 

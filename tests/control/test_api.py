@@ -275,6 +275,7 @@ def test_no_calls_of_an_operator_ever_lead_to_a_key_beyond_their_own(
 
 
 def test_a_raise_is_in_the_rules_unit_and_ends(desk: Desk) -> None:
+    ask(desk, "POST", "/tenants", {"name": "acme"})
     made = ask(desk, "POST", "/limits/money/raises", {"by": 2.5, "for": "2h", "value": "acme"})
     assert made.json()["by"] == 2.5
     assert desk.raises()[0].amount == 2_500_000
@@ -284,6 +285,22 @@ def test_a_raise_is_in_the_rules_unit_and_ends(desk: Desk) -> None:
     assert desk.raises() == []
     for body in ({"by": 1}, {"by": 1.5, "for": "1h"}, {"by": 1, "until": "2020-01-01"}):
         assert code(ask(desk, "POST", "/limits/rpm/raises", body))[0] == 400
+
+
+def test_a_raise_for_a_key_by_its_name_is_for_its_id(desk: Desk) -> None:
+    identity = ask(desk, "POST", "/keys", {"name": "ci"}).json()["id"]
+    for value in ("ci", identity, f"{identity[:-1]}?"):
+        made = ask(desk, "POST", "/limits/rpm/raises", {"by": 1, "for": "1h", "value": value})
+        assert made.json()["value"] == (value if "?" in value else identity)
+    for value, said in (
+        ("cii", "There is no key of that name or id for 'cii': there are 'ci', 'filed'."),
+        ("c*", "it is held against ids, not names."),
+        ("no-such-value/at/all", "There is no key of that name or id"),
+    ):
+        refused = ask(desk, "POST", "/limits/rpm/raises", {"by": 1, "for": "1h", "value": value})
+        assert code(refused) == (400, "caller_bad_request") and said in refused.json()["error"]["message"]
+        assert refused.json()["error"]["param"] == "value"
+    assert len(desk.raises()) == 3
 
 
 def test_tenants_are_made_changed_and_removed(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.control.body import NEW_RAISE
+from gateway.control.bucket import Buckets
 from gateway.control.changes import not_found
 from gateway.control.operation import PAGING, Answer, Ask, Operation, changed, page
 from gateway.core.limit import MICROS, LimitRule, Raise
@@ -74,7 +75,9 @@ async def _raises(ask: Ask) -> Answer:
 
 async def _create(ask: Ask) -> Answer:
     found = _rule(ask)
-    change, made = ask.changes.new_raise(found, ask.values)
+    buckets = Buckets(ask.settings, ask.desk.all_keys(), ask.desk.tenants())
+    values = {**ask.values, "value": buckets.meant(found, ask.values.get("value") or "*")}
+    change, made = ask.changes.new_raise(found, values)
     return changed(change, _raise(found, made), 201, f"raises/{made.id}")
 
 
@@ -94,7 +97,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/limits/{limit}/raises", "limits.write", "Raise a limit for a while", _create,
-        body=NEW_RAISE, example={"by": 100, "for": "2h", "value": "acme"}, answer="Raise", status=201,
+        body=NEW_RAISE, example={"by": 100, "for": "2h", "reason": "migration"}, answer="Raise", status=201,
         keyed=True,
     ),
     Operation("GET", "/raises", "limits.read", "Raises in force", _raises, query=PAGING, answer="RaisePage"),
