@@ -89,7 +89,7 @@ def _count(value: Any) -> int:
 
 
 def from_openai(raw: Any) -> Usage | None:
-    """Usage from OpenAI's `usage` object, of either API; None where it is not one.
+    """Usage from OpenAI's `usage` object, of either API; None where it is not one, or not with real counts.
 
     Chat: prompt_tokens includes cached_tokens, cache_write_tokens and audio_tokens, completion_tokens
     includes reasoning_tokens and audio_tokens. Responses: input_tokens and output_tokens likewise.
@@ -107,12 +107,12 @@ def from_openai(raw: Any) -> Usage | None:
     completion = raw.get("completion_tokens")
     if completion is None:
         completion = raw.get("output_tokens", 0)
-    if type(prompt) is not int:
-        return None
-    if not 0 <= prompt < _MOST:
-        prompt = 0
-    if type(completion) is not int or not 0 <= completion < _MOST:
+    if completion is None:
         completion = 0
+    if type(prompt) is not int or type(completion) is not int:
+        return None
+    if not (0 <= prompt < _MOST and 0 <= completion < _MOST):
+        return None
     inside = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
     inside = inside or raw.get("input_token_details")  # so spelt for transcriptions
     outside = raw.get("completion_tokens_details") or raw.get("output_tokens_details")
