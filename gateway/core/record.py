@@ -176,7 +176,10 @@ def _texts(call: Call, text: bytes) -> dict[str, Any]:
     if call.usage.source == ESTIMATED:
         texts["prompt"] = "" if "prompt_told" in call.memo else prompt_text(call.document)
         texts["text"] = text.decode("utf-8", "replace")
-        texts["whole"] = call.outcome == "ok" and whole(call.document)
+        size: int | None = call.memo.get("size")  # not all that was generated was seen
+        texts["whole"] = call.outcome == "ok" and size is None and whole(call.document)
+        if size is not None and size > len(text):
+            texts["size"] = size
     if call.capture is not None:
         texts["capture"] = document(call, call.capture, call.memo.get("answer", b""), text)
     return texts

@@ -13,39 +13,21 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.core.codec import JSONError, frame_data, frame_end, loads
+from gateway.core.said import Said, generated
+from gateway.core.search import TAIL, Search
 from gateway.core.usage import Usage, from_openai
 
-HOLD = 64 * 1024  # bytes of one frame that are held: a longer one passes, and only its end is looked at
-TAIL = 16 * 1024
+HOLD = 64 * 1024  # bytes of one frame that are held: a longer one passes, and is looked at as it does
 MAX_KEPT = 8 * 1024  # bytes of frames kept before they are looked through
 WATCHED = 2 * 1024  # the same where somebody wants to know how much has come
 LAST = 4 * 1024  # bytes of the stream's end in which its outcome is looked for
 _OPENING = 512  # bytes of a longer last frame's beginning, likewise
-MAX_TEXT = 256 * 1024  # bytes of generated text kept for counting
 
 _BOM = b"\xef\xbb\xbf"
 _WHOLE = (b"\n\n", b"\n\r\n")  # a piece with this end, after whole frames, is whole frames
-# No possessive quantifier stands on a group with alternatives: `re` got those wrong until 3.11.5 (gh-106052).
-_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\})')
 _NULL = (b":null", b": nul")
+_ENCODED = re.compile(rb'"[A-Za-z0-9+/]{4096}')
 _DONE = re.compile(rb"(?:^|[\r\n])(?:\xef\xbb\xbf)?data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)")
-
-
-def last_usage(data: bytes) -> Usage | None:
-    """The last usage object near the end of JSON that is too long, or cut too short, to be parsed."""
-    data = data[-TAIL:]
-    at = data.rfind(b'"usage"')
-    while at >= 0:
-        match = _USAGE.match(data, at)
-        if match is not None:
-            try:
-                usage = from_openai(loads(match.group(1)))
-            except JSONError:
-                usage = None
-            if usage is not None:
-                return usage
-        at = data.rfind(b'"usage"', 0, at)
-    return None
 
 
 class StreamTap:
@@ -53,18 +35,19 @@ class StreamTap:
 
     `usage` is the last one seen, `first_token` when the first frame with content was whole (clock's
     seconds, 0.0 before). The rest is found out when asked for: `text` what was generated, for counting
-    when no usage came; `done` whether the stream came to its proper end; `finished` whether the model did;
-    `error` whether an error was told inside the stream.
+    when no usage came, `size` about how much that was, `seen` whether it is all; `done` whether the stream
+    came to its proper end; `finished` whether the model did; `error` whether an error was told inside it.
     """
 
     __slots__ = (
-        "_clock", "_cut", "_gather", "_held", "_hide", "_kept", "_last", "_look_in", "_most", "_passed",
-        "_scanned", "_scrub", "_size", "_texts", "_written", "first_token", "usage",
+        "_clock", "_encoded", "_gather", "_held", "_hide", "_kept", "_last", "_look_in", "_most", "_opening",
+        "_passed", "_said", "_scanned", "_scrub", "_search", "_size", "_unended", "first_token", "usage",
     )  # fmt: skip
 
     CONTENT: re.Pattern[bytes]  # a frame with generated content
     FINISHED: re.Pattern[bytes]  # a frame that says that the model has ended
     TEXTS: tuple[re.Pattern[bytes], ...]  # generated text as the values of members, the usual one first
+    DEEP = 1  # objects of a frame of which its usage may be a member
 
     def __init__(
         self,
@@ -81,13 +64,15 @@ class StreamTap:
         self._held = b""  # the frame that has not ended yet
         self._passed = 0  # bytes of it that have gone on
         self._scanned = 0  # bytes of it in which no end is
-        self._cut = False  # its beginning was too long to be kept
+        self._search: Search | None = None  # in a frame that is too long to be held
+        self._opening = b""  # how that frame begins
+        self._unended = False  # whether it is generated text that made it long
+        self._encoded = False  # or an image
         self._kept: list[bytes] = []
         self._size = 0
         self._most = MAX_KEPT  # bytes kept before they are looked through
         self._look_in: Callable[[int, Usage | None], None] | None = None
-        self._texts: list[bytes] = []
-        self._written = 0
+        self._said = Said()
         self._last = b""  # the end of what was looked through
 
     def keep_text(self) -> None:
@@ -147,9 +132,9 @@ class StreamTap:
             out.append(rest[self._passed :])
             self._passed = len(rest)
         if len(rest) > HOLD:
+            self._longer(rest)
             rest = rest[-TAIL:]
             self._passed = self._scanned = TAIL
-            self._cut = True
         self._held = rest
         return b"".join(out) if self._hide else data
 
@@ -157,11 +142,10 @@ class StreamTap:
 
     def _look(self, frame: bytes) -> bool:
         """Look at a whole frame; gives whether it goes on to the client."""
-        if self._cut or len(frame) > HOLD:
-            self._cut = False
-            frame = frame[-TAIL:]
-            self.usage = last_usage(frame) or self.usage
-            self._keep(frame)
+        if self._search is not None or len(frame) > HOLD:
+            self.usage = self._longer(frame).end() or self.usage
+            self._search = None
+            self._last = self._opening + frame[-LAST:]
             return True
         frame = frame.removeprefix(_BOM)
         self._keep(frame)
@@ -174,6 +158,33 @@ class StreamTap:
             self.first_token = self._clock()
         if self._size > self._most:
             self._enough()
+
+    def _longer(self, frame: bytes) -> Search:
+        """Look at more of a frame that is too long: how it begins, or what has come since the last look."""
+        search = self._search
+        if search is None:
+            search = self._search = Search(self.DEEP)
+            self._begin(frame[:HOLD])
+            search.feed(frame)
+            come = len(frame) - HOLD
+        else:
+            search.feed(frame[TAIL:])
+            come = max(len(frame) - TAIL, 0)
+        self._said.miss(come if self._unended or not self._encoded else 1, self._unended)
+        self._tell()
+        return search
+
+    def _begin(self, part: bytes) -> None:
+        """How a frame begins that is too long: text that has not ended there is taken to go on to its end."""
+        self._digest()
+        self._opening = part[:_OPENING]
+        if not self.first_token and self.CONTENT.search(part) is not None:
+            self.first_token = self._clock()
+        self._unended, self._encoded = False, _ENCODED.search(part) is not None
+        if self.usage is None or self._gather:
+            text = generated(part.rstrip(b"\\") + b'"', self.TEXTS)
+            self._unended = len(text) > len(generated(part, self.TEXTS))
+            self._said.write(text, len(part))
 
     def _read(self, frame: bytes) -> bool:
         """Take the usage out of a frame that may have one."""
@@ -202,8 +213,11 @@ class StreamTap:
 
     def _enough(self) -> None:
         self._digest()
+        self._tell()
+
+    def _tell(self) -> None:
         if self._look_in is not None:
-            self._look_in(self._written, self.usage)
+            self._look_in(self._said.size, self.usage)
 
     def _digest(self) -> None:
         """Look through the kept frames, and keep their text alone."""
@@ -216,25 +230,29 @@ class StreamTap:
         self._last = opening + (self._last + raw)[-LAST:]
         self._kept.clear()
         self._size = 0
-        if (self.usage is None or self._gather) and self._written < MAX_TEXT:
-            found = self.TEXTS[0].findall(raw)
-            # Where each piece has text of the usual kind, there is none of another kind.
-            if not found or len(found) < raw.count(b'"delta"'):
-                for pattern in self.TEXTS[1:]:
-                    found += pattern.findall(raw)
-            if found:
-                self._write(_plain(b"".join(found)))
-
-    def _write(self, text: bytes) -> None:
-        text = text[: MAX_TEXT - self._written]
-        self._texts.append(text)
-        self._written += len(text)
+        if self.usage is None or self._gather:
+            if self._said.full:
+                self._said.beyond(len(raw))
+            else:
+                self._said.write(generated(raw, self.TEXTS), len(raw))
 
     @property
     def text(self) -> bytes:
         """What was generated, as UTF-8, at most `MAX_TEXT`; incomplete once usage is known."""
         self._digest()
-        return b"".join(self._texts)
+        return self._said.text
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of text were generated, more than `text` has where not all of it was seen."""
+        self._digest()
+        return self._said.size
+
+    @property
+    def seen(self) -> bool:
+        """Whether `text` is all that was generated."""
+        self._digest()
+        return self._said.seen
 
     @property
     def done(self) -> bool:
@@ -272,18 +290,3 @@ class StreamTap:
         except JSONError:
             return False
         return isinstance(document, dict) and (bool(document.get("error")) or document.get("type") == "error")
-
-
-def texts(*names: bytes) -> tuple[re.Pattern[bytes], ...]:
-    """Patterns for the non-empty string values of members."""
-    return tuple(re.compile(rb'"%b"[ \t]*:[ \t]*"((?:[^"\\]++|\\.)+)"' % name) for name in names)
-
-
-def _plain(quoted: bytes) -> bytes:
-    """The text of JSON strings that were joined without their quotes."""
-    if b"\\" not in quoted:
-        return quoted
-    try:
-        return str(loads(b'"%b"' % quoted)).encode()
-    except (JSONError, UnicodeEncodeError):
-        return quoted

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.core.messages import MessagesTap
-from gateway.core.stream import TAIL, StreamTap, last_usage, texts
+from gateway.core.said import texts
+from gateway.core.search import Search
+from gateway.core.stream import StreamTap
 from gateway.core.usage import Usage
 
 _CHAT = frozenset(("chat/completions", "completions"))
@@ -54,6 +56,7 @@ class ResponsesTap(StreamTap):
         rb'|(?:speech\.audio|transcript\.text)\.done|image_\w+\.completed)"'
     )
     TEXTS = texts(b"delta")
+    DEEP = 2
 
     def _usage_in(self, document: dict[str, Any]) -> Any:
         response = document.get("response")
@@ -68,16 +71,32 @@ class ResponsesTap(StreamTap):
         return self.finished or super().done
 
 
-class TailTap:
-    """A body that is no event stream and too long to be held: its last bytes may name the usage."""
+class BodyTap:
+    """A body that is no event stream and too long to be held: its usage is looked for, its text is not.
 
-    __slots__ = ("_tail", "done", "error", "finished", "first_token", "text", "usage")
+    `size` are the bytes that came; of a body that is not `readable` nobody can tell how much that is (-1).
+    """
+
+    __slots__ = (
+        "_passed",
+        "_readable",
+        "_search",
+        "_usage",
+        "done",
+        "error",
+        "finished",
+        "first_token",
+        "text",
+    )
 
     clean = False
+    seen = False
 
-    def __init__(self) -> None:
-        self._tail = b""
-        self.usage: Usage | None = None
+    def __init__(self, readable: bool = True) -> None:
+        self._search: Search | None = Search()
+        self._readable = readable
+        self._usage: Usage | None = None
+        self._passed = 0
         self.first_token = 0.0
         self.text = b""
         self.done = self.finished = self.error = False
@@ -89,13 +108,28 @@ class TailTap:
         """Such a body is too long to be kept."""
 
     def feed(self, data: bytes) -> bytes:
-        """Remember the end."""
-        self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
+        """Look at a piece."""
+        self._look(data)
         return data
+
+    def _look(self, data: bytes) -> None:
+        self._passed += len(data)
+        if self._search is not None and self._readable:
+            self._search.feed(data)
 
     def finish(self) -> bytes:
         """The body has ended."""
         self.done = True
-        self.usage = last_usage(self._tail)
-        self._tail = b""
         return b""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it states, or stated before it broke off. Asked for when it has ended."""
+        if self._search is not None:
+            self._usage, self._search = self._search.end(), None
+        return self._usage
+
+    @property
+    def size(self) -> int:
+        """Bytes of what can be read, -1 where nothing can be."""
+        return self._passed if self._readable else -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from gateway.net.failure import PROTOCOL_ERROR, failure
 
@@ -33,20 +34,23 @@ class Decoder:
 
     def feed(self, data: bytes) -> bytes:
         """What this piece decodes to."""
+        return b"".join(self.steps(data))
+
+    def steps(self, data: bytes) -> Iterator[bytes]:
+        """The same, a little at a time."""
         if self._kind in ("", "identity"):
-            return self._counted(data)
-        decoded: list[bytes] = []
+            yield self._counted(data)
+            return
         try:
             while data:
                 inner = self._begun(data)
                 piece = inner.decompress(data, min(_STEP, self._left + 1))
-                decoded.append(self._counted(piece))
+                yield self._counted(piece)
                 data = inner.unused_data if inner.eof else inner.unconsumed_tail
                 if not (piece or data):
                     break
         except zlib.error as error:
             raise failure(PROTOCOL_ERROR, self._backend, f"its body is not {self._kind}: {error}") from None
-        return b"".join(decoded)
 
     def _begun(self, data: bytes) -> zlib._Decompress:
         """The decompressor for what comes next: gzip may have several members (RFC 1952, 2.2)."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.core.call import Call
 from gateway.core.cost import of_call
-from gateway.core.endpoints import COUNTED
+from gateway.core.endpoints import COMPACT, COUNTED, GENERATING
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.prompt import guessed, guessed_text
@@ -18,6 +18,7 @@ from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 log: Final = logging.getLogger("penstock.meter")
 
 _MOST_MICROS: Final = 1 << 53
+_ANSWERING: Final = GENERATING | {COMPACT}  # what comes back there are tokens, too
 _WORDED: Final = frozenset(
     ("/chat/completions", "/completions", "/responses", "/messages")
 )  # streams here say that they have ended
@@ -86,18 +87,33 @@ class Meter(Stage):
             call.usage = usage
             if call.capture is None and usage.source != UNKNOWN:
                 return b""
+        if not tap.seen:
+            call.memo["size"] = tap.size
         text: bytes = tap.text
         return text
 
     def _guess(self, call: Call, text: bytes) -> None:
         """No usage from the provider: count what was sent and what came, and say that it is a guess.
 
-        A stream that ended early may have told of its prompt: that stands, and nobody counts it again.
+        A stream that ended early may have told of its prompt: that stands, and nobody counts it again. Of an
+        answer in a coding that nobody here reads there is nothing to guess by: the hold stands.
         """
-        told, output = call.usage, guessed_text(text)
+        memo, told, output = call.memo, call.usage, 0
+        if call.path[1:] in _ANSWERING:
+            if "source" not in memo and "text" not in memo:
+                memo.setdefault("size", 0)  # no answer came
+            size: int = memo.get("size", len(text))
+            if size < 0:
+                call.usage = Usage(source=UNKNOWN)
+                return
+            output = guessed_text(text)
+            if size > len(text):
+                output = output * size // len(text) if text else (size + 3) // 4
+        else:
+            memo.pop("size", None)  # no part of that was generated
         if told.source == UNKNOWN and told.input_total:
             told.output, told.source = max(told.output, output), ESTIMATED
-            call.memo["prompt_told"] = True
+            memo["prompt_told"] = True
             return
         prompt = guessed(call.body, call.document, call.model)
         call.usage = Usage(input=prompt, output=max(told.output, output), source=ESTIMATED)

@@ -38,6 +38,8 @@ class Texts:
             record["prompt"], record["text"] = texts.get("prompt", ""), texts["text"]
             if texts.get("whole") is True:
                 record["whole"] = True
+            if type(texts.get("size")) is int:
+                record["size"] = texts["size"]
         wanted = texts.get("capture")
         if wanted and self._store is not None:
             try:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.errors import UpstreamError
 from gateway.core.route import Target
-from gateway.core.tap import TailTap
+from gateway.core.tap import BodyTap
 from gateway.core.usage import ESTIMATED, NONE, PROVIDER, Usage
 from gateway.settings.schema import Deadlines
 from gateway.settings.secret import Secret
@@ -282,7 +282,7 @@ def test_a_stream_in_a_coding_that_nobody_asked_for_passes_unread() -> None:
         whole = head + b"content-length: 4\r\n\r\nzzzz"
         async with upstream(lambda seen: whole) as up, backend(up.port) as asked:
             answer = await asked.ask(call(value={**CHAT, "stream": True}), UP)
-            assert answer.source is not None and isinstance(answer.tap, TailTap)
+            assert answer.source is not None and isinstance(answer.tap, BodyTap)
             assert answer.tap.feed(await answer.source.read()) == b"zzzz"
             assert (answer.tap.finish(), answer.tap.done) == (b"", True)
             assert (b"content-encoding", b"br") in answer.headers

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.stream import HOLD, MAX_KEPT, StreamTap, last_usage
-from gateway.core.tap import ChatTap, ResponsesTap, TailTap
+from gateway.core.search import last_usage
+from gateway.core.stream import HOLD, MAX_KEPT, StreamTap
+from gateway.core.tap import BodyTap, ChatTap, ResponsesTap
 from gateway.core.usage import PROVIDER, Usage
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -302,7 +303,7 @@ def test_a_last_event_too_long_to_parse_still_gives_the_usage() -> None:
 
 def test_a_long_body_is_measured_by_its_end() -> None:
     body = json.dumps({"data": [0.5] * 100_000, "usage": USAGE}).encode()
-    tap = TailTap()
+    tap = BodyTap()
     assert b"".join(tap.feed(body[at : at + 7777]) for at in range(0, len(body), 7777)) + tap.finish() == body
     assert tap.usage == SEEN
 

@@ -12,7 +12,7 @@ from gateway.backends.base.inflate import InflatingTap
 from gateway.core.codec import loads
 from gateway.core.messages import MessagesTap
 from gateway.core.stream import StreamTap
-from gateway.core.tap import ChatTap, ResponsesTap, TailTap
+from gateway.core.tap import BodyTap, ChatTap, ResponsesTap
 from gateway.core.usage import UNKNOWN, Usage
 from gateway.stages.meter import Meter
 from tests.stages.given import call, parts
@@ -137,7 +137,7 @@ def test_a_stream_of_a_message_ends_as_it_says_itself(
 
 @pytest.mark.parametrize(
     ("tap", "path"),
-    [(ResponsesTap(), "/images/edits"), (ResponsesTap(), "/audio/speech"), (TailTap(), "/chat/completions")],
+    [(ResponsesTap(), "/images/edits"), (ResponsesTap(), "/audio/speech"), (BodyTap(), "/chat/completions")],
 )
 def test_an_answer_that_knows_no_such_words_is_whole_when_it_has_ended(tap: StreamTap, path: str) -> None:
     assert recorded(fed(tap, b"anything"), path) == WHOLE

@@ -10,7 +10,7 @@ from gateway.backends.base.answer import measure
 from gateway.core.codec import dumps
 from gateway.core.messages import MessagesTap
 from gateway.core.tokens import count
-from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
+from gateway.core.usage import ESTIMATED, NONE, Usage
 from gateway.stages.meter import Meter
 from tests.stages.given import call, parts
 
@@ -41,7 +41,7 @@ def charged(prompt: str, answer: str) -> Usage:
     document = {"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}]}
     made = call(document=document)
     made.body = dumps(document)
-    made.usage = Usage(source=UNKNOWN)
+    made.sent, made.status, made.outcome = 1.0, 200, "ok"
     made.memo["text"] = answer.encode()
     Meter({}, given).settle(made)
     return made.usage

@@ -5,20 +5,22 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
+from gateway.backends.base.taps import body_tap
 from gateway.core.call import Call, Headers
 from gateway.core.capture import generated
 from gateway.core.codec import JSONError, loads, loads_loose
 from gateway.core.endpoints import GENERATING
 from gateway.core.errors import UpstreamError
 from gateway.core.prompt import guessed, guessed_text
-from gateway.core.stream import last_usage
+from gateway.core.search import Search, last_usage
 from gateway.core.usage import ESTIMATED, Usage, from_openai
 from gateway.net.decode import Decoder, decodable
 from gateway.net.lines import Lines
 
 _PARSED: Final = 32 * 1024  # bytes: a longer body is first looked at from its end
 _END: Final = 4 * 1024  # bytes of a body's end in which its usage mostly stands
-_MOST: Final = 4 << 20  # bytes a coded body may have when it is decoded to be looked at
+_MOST: Final = 4 << 20  # bytes a coded body may have when it is decoded to be looked at as a whole
+_FARTHEST: Final = 16 << 20  # and of a longer one so many are looked through
 
 # Not for the caller: what is between provider and operator, what binds a browser to the provider's
 # host, what would contradict the gateway's own headers, and anything a credential could stand in.
@@ -50,10 +52,17 @@ def passed_on(headers: Headers) -> Headers:
 
 
 def measure(call: Call, body: bytes, encoding: bytes) -> None:
-    """Find the usage in a whole JSON answer, or estimate it where the provider states none."""
+    """Find the usage in a whole JSON answer, or estimate it where the provider states none.
+
+    In the memo, `text` is what was generated; where not all of it was seen, `size` is about how many bytes.
+    """
     if encoding:
-        body = _plain(body, encoding)
-    usage = _from_the_end(body) or (last_usage(body) if len(body) > _PARSED else None)
+        plain = _plain(body, encoding)
+        if plain is None:
+            _glimpse(call, body, encoding)
+            return
+        body = plain
+    usage = _from_the_end(body) or (_searched(body) if len(body) > _PARSED else None)
     document: Any = None
     if usage is None:
         try:
@@ -65,6 +74,7 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
         if isinstance(document, dict):
             usage = from_openai(document.get("usage"))
         elif usage is None:
+            call.memo["size"] = len(body)
             return
     if usage is not None:
         call.usage = usage
@@ -73,6 +83,8 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
         prompt = guessed(call.body, call.document, call.model)
         call.usage = Usage(input=prompt, output=guessed_text(text), source=ESTIMATED)
         call.memo["text"] = text
+        if not text:
+            call.memo["size"] = 0  # generated may be what is not known here
 
 
 def _from_the_end(body: bytes) -> Usage | None:
@@ -100,10 +112,27 @@ def _loose(body: bytes) -> Any:
         return None
 
 
-def _plain(body: bytes, encoding: bytes) -> bytes:
-    """A coded body decoded to be looked at, b"" where that can't be done."""
+def _searched(body: bytes) -> Usage | None:
+    search = Search()
+    search.feed(body)
+    return search.end()
+
+
+def _plain(body: bytes, encoding: bytes) -> bytes | None:
+    """A coded body decoded to be looked at, None where that can't be done."""
     name = encoding.decode("latin-1")
     try:
-        return Decoder(name, _MOST).feed(body) if decodable(name) else b""
+        return Decoder(name, _MOST).feed(body) if decodable(name) else None
     except UpstreamError:
-        return b""
+        return None
+
+
+def _glimpse(call: Call, body: bytes, encoding: bytes) -> None:
+    """What can be told of a body that is too long in plain, or that breaks off, or that nobody here reads."""
+    tap = body_tap(encoding, _FARTHEST)
+    tap.feed(body)
+    usage = tap.usage
+    if usage is not None:
+        call.usage = usage
+    else:
+        call.memo["size"] = tap.size

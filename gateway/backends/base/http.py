@@ -14,14 +14,13 @@ from gateway.backends.base.body import renamed, with_usage
 from gateway.backends.base.credentials import keyring, scrubber
 from gateway.backends.base.inflate import InflatingTap
 from gateway.backends.base.keyring import Credential
+from gateway.backends.base.taps import body_tap, stream_tap
 from gateway.core.call import WAITED, Call
 from gateway.core.codec import JSONError, loads
-from gateway.core.endpoints import COMPACT
+from gateway.core.endpoints import COMPACT, GENERATING
 from gateway.core.errors import UpstreamError
-from gateway.core.reply import Reply, Tap
+from gateway.core.reply import Reply
 from gateway.core.route import Target
-from gateway.core.stream import StreamTap
-from gateway.core.tap import TailTap, tap_of
 from gateway.net.egress import transport
 from gateway.net.outbound import Outbound, start_of
 from gateway.net.port import Exchange
@@ -218,24 +217,23 @@ class HttpBackend:
         if call.method == "HEAD":
             return reply  # its length is that of the body which does not come
         if kind.startswith(b"text/event-stream") and status not in _EMPTY:
-            tap: Tap = self._tap(call, hide)
-            if coding.lower() in (b"gzip", b"x-gzip", b"deflate"):
-                tap = InflatingTap(self._tap(call, hide), coding.decode())
+            tap = stream_tap(call, coding, hide, self._scrub)
+            if isinstance(tap, InflatingTap):
                 reply.headers = [field for field in reply.headers if field[0] != b"content-encoding"]
-            elif coding and coding.lower() != b"identity":
-                tap = TailTap()  # nobody here can read it
             reply.event_stream = True
             # What is fetched again was paid for when it was made: nobody looks for its usage.
             reply.tap = tap if call.method == "POST" else None
             return reply
         document = kind == b"application/json" or kind.startswith(b"application/json;")
+        generated = makes and status < 300 and call.endpoint in GENERATING  # whatever its kind says
         if not (document or exchange.done_at or status in _EMPTY or (exchange.length or WHOLE) <= SMALL):
+            reply.tap = body_tap(coding) if generated else None
             return reply
         body = await exchange.collect(WHOLE)
         if body is None:
-            reply.tap = TailTap() if makes else None
+            reply.tap = body_tap(coding) if makes else None
             return reply
-        if (document or body[:1] == b"{") and status < 400 and makes:
+        if (document or generated or body[:1] == b"{") and status < 400 and makes:
             measure(call, body, coding)  # some servers call their documents text, or nothing at all
         reply.source, reply.body = None, self._scrub(body)
         return reply
@@ -243,9 +241,6 @@ class HttpBackend:
     def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """Those that go on, without what a provider may say back of the credentials."""
         return [(name, self._scrub(value)) for name, value in passed_on(exchange.headers)]
-
-    def _tap(self, call: Call, hide: bool) -> StreamTap:
-        return tap_of(call.endpoint, hide, self._scrub)
 
     # -- the list of models
 

@@ -131,7 +131,7 @@ class SqlCalls:
 
         `only` has the values that are asked for, by name. Besides the groups each row has, as counts of
         calls: calls, errors, refused, counted, estimated, unknown, abandoned; tokens by kind and `tokens` in
-        all; cost_micros; and what abandoned calls had reserved: held_tokens, held_micros.
+        all; cost_micros; and what calls of unknown usage had reserved: held_tokens, held_micros.
         """
         with self._reading() as db:
             return usage.usage(db, by, since, until, only or {})

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from gateway.core.errors import LedgerError
 from gateway.core.sheet import LABELS
-from gateway.core.usage import KINDS
+from gateway.core.usage import KINDS, UNKNOWN
 from gateway.stores.base.columns import COARSE
 from gateway.stores.base.span import FOREVER, Source, Span, sources, totals
 from gateway.stores.base.tables import Tables
@@ -109,8 +109,9 @@ def _count(total: list[int], outcome: str, source: str, calls: int, sums: list[i
     kinds, (cost, hold_tokens, hold_micros) = sums[: len(KINDS)], sums[len(KINDS) :]
     for place, count in enumerate((*kinds, sum(kinds), cost), _PLACES[KINDS[0]]):
         total[place] += count
-    if outcome == "abandoned":  # nobody knows what they used
+    if outcome == "abandoned":
         total[_PLACES["abandoned"]] += calls
+    if outcome == "abandoned" or source == UNKNOWN:  # nobody knows what they used
         total[_PLACES["held_tokens"]] += hold_tokens
         total[_PLACES["held_micros"]] += hold_micros
 
