@@ -13,7 +13,7 @@ TAIL = 16 * 1024  # bytes that are looked at in one: no usage is longer
 _USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\})')
 # A string that nobody ends goes to the end, and leaves its first quote: to look for another string at each
 # quote in it would take for ever.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|(").*', re.S)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(").*', re.S)
 
 
 def last_usage(data: bytes) -> Usage | None:
