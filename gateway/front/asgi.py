@@ -9,7 +9,7 @@ import asyncio
 import importlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -23,12 +23,10 @@ from gateway.core.codec import event
 from gateway.core.errors import CallerError, FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
-from gateway.front import paths
-from gateway.front.fields import PASS, kind_of
-from gateway.front.head import block, pairs
+from gateway.front import scope as scopes
+from gateway.front.head import pairs
 from gateway.front.intake import Intake
 from gateway.live import Live
-from gateway.observe import trace
 from gateway.pipeline import Emitter, Pipeline, refusal, told
 from gateway.settings.schema import Bounds
 
@@ -39,12 +37,20 @@ _SOLO = "gateway.supervisor.solo:solo"  # the composition root for one process, 
 
 
 def build(live: Live, bounds: Bounds, intake: Intake | None = None) -> ASGIApp:
-    """The ASGI application on a running pipeline."""
-    return Starlette(routes=_routes(Endpoint(intake or Intake(live, bounds))))
+    """The ASGI application on a running pipeline.
+
+    `intake` is that of the lane before it, which has judged every head; without one they are judged here.
+    """
+    app = Starlette()
+    _serve(app, Endpoint(intake, scopes.read) if intake else Endpoint(Intake(live, bounds), scopes.judge))
+    return app
 
 
-def _routes(endpoint: Endpoint) -> list[Any]:
-    return [Route("/healthz", _healthz), Route("/{path:path}", endpoint)]
+def _serve(app: Starlette, endpoint: Endpoint) -> None:
+    router = app.router
+    router.routes[:] = [Route("/healthz", _healthz), Route("/{path:path}", endpoint)]
+    # A target that is no path, or has a line break in it, fits no route, and is to be judged as all others.
+    router.default, router.redirect_slashes = endpoint, False
 
 
 async def _healthz(request: Any) -> JSONResponse:
@@ -52,13 +58,23 @@ async def _healthz(request: Any) -> JSONResponse:
 
 
 class Endpoint:
-    """Runs one call for one ASGI request."""
+    """Runs one call for one ASGI request; `read` makes it of a scope."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, read: Callable[[Intake, Scope], Call]) -> None:
         self.intake = intake
+        self._read = read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await AsgiConversation(self.intake, scope, receive, send).run()
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})  # before it was accepted: that is a 403
+            return
+        try:
+            call = self._read(self.intake, scope)
+        except GatewayError as error:
+            call = scopes.nobody(self.intake, scope)
+            await AsgiConversation(self.intake, call, receive, send).turn_away(error)
+            return
+        await AsgiConversation(self.intake, call, receive, send).run()
 
 
 class BrokenBody(Exception):
@@ -68,10 +84,10 @@ class BrokenBody(Exception):
 class AsgiConversation:
     """One call under ASGI: body in, pipeline, answer out, and an ear on the client all the while."""
 
-    def __init__(self, intake: Intake, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, intake: Intake, call: Call, receive: Receive, send: Send) -> None:
         self.intake = intake
         self.pipeline: Pipeline = intake.live.pipeline
-        self._scope = scope
+        self.call = call
         self._receive = receive
         self._send = send
         self._reserved = 0
@@ -79,30 +95,18 @@ class AsgiConversation:
         self._begun = False
         self._settled = False
         self._task: asyncio.Task[None] | None = None
-        self.call = self._call()
 
-    def _call(self) -> Call:
-        scope = self._scope
-        raw = scope.get("raw_path") or scope["path"].encode()
-        path, endpoint = paths.place(raw.partition(b"?")[0].decode("ascii", "replace"))
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
-        call = Call(scope["method"], path, endpoint, headers, b"")
-        named = {t.strip().lower() for n, v in headers if n == b"connection" for t in v.split(b",")}
-        call.trace, context = trace.context(headers)
-        passed = [pair for pair in headers if kind_of(pair[0]) == PASS and pair[0] not in named]
-        call.passed = block(passed) + context
-        call.query = scope.get("query_string", b"")
-        client = scope.get("client")
-        call.client = client[0] if client else "local"
-        self.intake.stamp(call, time.monotonic())
-        return call
+    async def turn_away(self, error: GatewayError) -> None:
+        """Answer a request that is no call: there is nothing to settle."""
+        self.intake.live.count_refused(error.code)
+        self._settled = True
+        await self._whole(refusal(self.call, error), close=True)
 
     async def run(self) -> None:
         """Answer and settle; a client that leaves cancels the work at once."""
         call = self.call
         self.intake.enter(self)
         try:
-            paths.check(call.method, call.path)
             await self._read_body()
             bodies.read(call, self.intake.bounds.body)
             call.arrived = call.began = time.monotonic()
@@ -152,9 +156,6 @@ class AsgiConversation:
 
     async def _read_body(self) -> None:
         bounds = self.intake.bounds
-        declared = self.call.header(b"content-length")
-        if declared is not None and declared.isdigit() and int(declared) > bounds.body:
-            raise bodies.too_large(bounds.body)
         parts: list[bytes] = []
         size, more = 0, True
         deadline = time.monotonic() + bounds.body_time
@@ -280,7 +281,6 @@ class _Filters:
 
 def _solo() -> ASGIApp:
     """The application for any ASGI server: the gateway is composed when the server starts it."""
-    routes: list[Any] = []
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -289,10 +289,10 @@ def _solo() -> ASGIApp:
         running: AbstractAsyncContextManager[tuple[Live, Bounds]]
         running = compose(os.environ.get("PENSTOCK_CONFIG"))
         async with running as (live, bounds):
-            app.router.routes[:] = _routes(Endpoint(Intake(live, bounds)))
+            _serve(app, Endpoint(Intake(live, bounds), scopes.judge))
             yield
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(lifespan=lifespan)
 
 
 app = _solo()

@@ -7,10 +7,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamError
+from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.reply import Reply
+from gateway.front import scope as scopes
 from gateway.front.asgi import BrokenBody, build
+from gateway.front.intake import Intake
+from gateway.front.request import parse
 from gateway.live import Live
 from gateway.pipeline import Pipeline
 from gateway.settings.schema import Bounds
@@ -118,6 +123,159 @@ def test_credentials_and_hop_by_hop_headers_do_not_go_on() -> None:
         ]
         await app(scope("/v1/files", "POST", *extra), client.receive, client.send)
         assert seen.calls[0].passed == b"content-type: application/json\r\nx-kept: 1\r\n"
+
+    asyncio.run(scenario())
+
+
+def other(path: bytes = b"/v1/files", method: str = "GET", *headers: tuple[bytes, bytes], **more: Any) -> Any:
+    """What another server makes of a request; it has one host, but what is given besides."""
+    raw, _, query = path.partition(b"?")
+    return {
+        **scope(raw.decode("latin-1"), method),
+        "raw_path": raw,
+        "query_string": query,
+        "headers": [(b"host", b"g"), *headers],
+        **more,
+    }
+
+
+TWICE = [
+    (b"authorization", b"Bearer a"),
+    (b"content-type", b"a/b"),
+    (b"x-api-key", b"a"),
+    (b"content-length", b"0"),
+    (b"content-encoding", b"gzip"),
+    (b"transfer-encoding", b"chunked"),
+]
+
+
+@pytest.mark.parametrize(
+    ("request_scope", "status"),
+    [
+        (other(b"/v1/../../admin/keys"), 400),
+        (other(b"/v1/files/%2e%2e/assistants"), 400),
+        (other(b"/v1/files/..%2fassistants"), 400),
+        (other(b"/v1/files/..;/assistants"), 400),
+        (other(b"/v1/./files"), 400),
+        (other(b"/v1//files"), 400),
+        (other(b"//evil.example/files"), 400),
+        (other(b"/v1/a%00b"), 400),
+        (other(b"/v1/a%5c..%5cb"), 400),
+        (other(b"/v1/a%zz"), 400),
+        (other(b"/v1/a b"), 400),
+        (other(b"/v1/mod\xc3\xa9ls"), 400),
+        (other(b"/v1/files?a=\x00"), 400),
+        (other(b"http://other.example/v1/files"), 400),
+        (other(b"other.example:443"), 400),
+        (other(b"*", "OPTIONS"), 400),
+        (other(b"/v1/../files", raw_path=None), 400),
+        (other(b"/v1/a/../files"), 400),
+        (other(b"/v1/" + b"a" * 9000), 414),
+        (other(method="get"), 400),
+        (other(method="CONNECT"), 405),
+        (other(method="TRACE"), 405),
+        (other(b"/v1/chat/completions/", "POST"), 400),
+        (other(http_version="2.0"), 400),
+        (other(headers=[]), 400),
+        (other(headers=[(b"host", b"a/b")]), 400),
+        (other(headers=[(b"host", b"a"), (b"host", b"a")]), 400),
+        *[(other(b"/v1/files", "POST", field, field), 400) for field in TWICE],
+        (other(b"/v1/files", "POST", (b"transfer-encoding", b"gzip, chunked")), 400),
+        (other(b"/v1/files", "POST", TWICE[-1], (b"content-length", b"3")), 400),
+        (other(b"/v1/files", "POST", TWICE[-1], http_version="1.0"), 400),
+        (other(b"/v1/files", "POST", (b"content-length", b"+3")), 400),
+        (other(b"/v1/files", "POST", (b"content-length", b"99999999999")), 413),
+        (other(b"/v1/files", "GET", (b"expect", b"200-ok")), 400),
+        (other(b"/v1/files", "GET", (b"x-a", b"1\r\nx-b: 2")), 400),
+        (other(b"/v1/files", "GET", (b"x-a", b"1\nx-b: 2")), 400),
+        (other(b"/v1/files", "GET", (b"x-a", b"a\x01b")), 400),
+        (other(b"/v1/files", "GET", (b"x-a:b", b"2")), 400),
+        (other(b"/v1/files", "GET", (b"bad name", b"2")), 400),
+        (other(b"/v1/files", "GET", *[(b"x-%d" % n, b"v") for n in range(200)]), 431),
+        (other(b"/v1/files", "GET", (b"x-a", b"a" * 40_000)), 431),
+    ],
+)
+def test_what_the_gateways_own_port_refuses_is_refused_under_any_server(
+    request_scope: Any, status: int
+) -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(b"{}")
+        app, live = run(seen, client)
+        await app(request_scope, client.receive, client.send)
+        assert client.status == status
+        error = json.loads(client.body)["error"]
+        assert set(error) == {"message", "type", "param", "code", "request_id"}
+        assert live.refused == {error["code"]: 1}
+        assert dict(client.sent[0]["headers"])[b"x-request-id"].decode() == error["request_id"]
+        # As on the gateway's own port it is no call: nobody was asked, and nothing is booked.
+        assert (seen.calls, seen.settled, live.calls) == ([], [], 0)
+
+    asyncio.run(scenario())
+
+
+def test_what_the_lane_has_judged_is_not_judged_again() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(b"")
+        live = Live(Pipeline([seen], "test"))
+        app = build(live, Bounds(), Intake(live, Bounds()))
+        await app(other(b"/v1/files", "GET", (b"host", b"b")), client.receive, client.send)
+        assert (client.status, len(seen.calls)) == (200, 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2", "3"])
+def test_the_versions_of_http_that_servers_speak_pass(version: str) -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(BODY)
+        app, _ = run(seen, client)
+        await app({**scope(), "http_version": version}, client.receive, client.send)
+        assert (client.status, seen.calls[0].model) == (200, "m")
+
+    asyncio.run(scenario())
+
+
+def test_a_path_of_a_server_that_keeps_no_raw_one_is_written_anew() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client(b"")
+        app, _ = run(seen, client)
+        await app(other(b"/v1/files/a%b c\n", raw_path=None), client.receive, client.send)
+        assert [call.path for call in seen.calls] == ["/files/a%25b%20c%0A"]
+
+    asyncio.run(scenario())
+
+
+def test_a_web_socket_is_turned_away() -> None:
+    async def scenario() -> None:
+        seen, client = Recorder(), Client()
+        app, _ = run(seen, client)
+        await app({"type": "websocket", "path": "/v1/realtime"}, client.receive, client.send)
+        assert [message["type"] for message in client.sent] == ["websocket.close"]
+
+    asyncio.run(scenario())
+
+
+NAMES = (
+    st.sampled_from([b"host", b"authorization", b"content-length", b"x-a", b"connection", b"te"])
+    | st.binary()
+)
+VALUES = st.sampled_from([b"g", b"1", b"x-a", b"Bearer k"]) | st.binary()
+
+
+@given(st.lists(st.tuples(NAMES, VALUES)), st.binary(max_size=20))
+def test_a_head_means_the_same_whichever_server_read_it(headers: Any, path: bytes) -> None:
+    async def scenario() -> None:
+        intake = Intake(Live(Pipeline([Recorder()], "test")), Bounds())
+        try:
+            call = scopes.judge(intake, other(b"/v1/" + path, headers=[(b"host", b"g"), *headers]))
+        except CallerError:
+            return
+        # What passes has one meaning: each pair is one line, with nothing in it that could be another's.
+        lines = [b"GET /v1/%b HTTP/1.1" % path, b"host: g", *[b"%b: %b" % pair for pair in headers]]
+        head = parse(b"\r\n".join(lines))
+        assert (call.path, call.query, call.passed) == (head.path, head.query, head.passed)
+        named = [name.lower() for name, _ in headers if name.lower() != b"content-length"]
+        assert [name for name, _ in call.headers] == [b"host", *named]
 
     asyncio.run(scenario())
 
