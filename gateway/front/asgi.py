@@ -24,13 +24,15 @@ from gateway.core.errors import CallerError, FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
 from gateway.front import scope as scopes
+from gateway.front.filters import Filters
 from gateway.front.head import pairs
 from gateway.front.intake import Intake
+from gateway.front.outlet import BrokenBody, Outlet
 from gateway.live import Live
-from gateway.pipeline import Emitter, Pipeline, refusal, told
+from gateway.pipeline import Pipeline, refusal
 from gateway.settings.schema import Bounds
 
-__all__ = ["app", "build"]
+__all__ = ["BrokenBody", "app", "build"]
 
 _RESERVE = 256 * 1024  # bodies above this count against the memory bound
 _SOLO = "gateway.supervisor.solo:solo"  # the composition root for one process, above this floor
@@ -77,10 +79,6 @@ class Endpoint:
         await AsgiConversation(self.intake, call, receive, send).run()
 
 
-class BrokenBody(Exception):
-    """The upstream broke off in a body that has no way to say so."""
-
-
 class AsgiConversation:
     """One call under ASGI: body in, pipeline, answer out, and an ear on the client all the while."""
 
@@ -89,10 +87,11 @@ class AsgiConversation:
         self.pipeline: Pipeline = intake.live.pipeline
         self.call = call
         self._receive = receive
-        self._send = send
+        self._out = Outlet(send, call, intake.bounds.body_time)
         self._reserved = 0
         self._expired = False
         self._begun = False
+        self._telling = False  # an error can be told as an event
         self._settled = False
         self._task: asyncio.Task[None] | None = None
 
@@ -201,8 +200,9 @@ class AsgiConversation:
             headers.append((b"content-length", b"%d" % len(body)))
         if close:
             headers.append((b"connection", b"close"))
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body if call.method != "HEAD" else b""})
+        start = {"type": "http.response.start", "status": reply.status, "headers": headers}
+        rest = {"type": "http.response.body", "body": body if call.method != "HEAD" else b""}
+        await self._out.last(start, rest)
 
     async def _stream(self, reply: Reply) -> None:
         call, source = self.call, reply.source
@@ -211,25 +211,20 @@ class AsgiConversation:
         length = getattr(source, "length", None)
         if length is not None and not reply.event_stream and not self.pipeline.emits:
             headers.append((b"content-length", b"%d" % length))
-        filters = _Filters(reply, call, self.pipeline)
-        self._begun = True
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        filters = Filters(reply, call, self.pipeline)
+        self._begun, self._out.until = True, getattr(source, "until", 0.0)
         try:
+            await self._out.say({"type": "http.response.start", "status": reply.status, "headers": headers})
+            self._telling = reply.event_stream
             while piece := await source.read():
                 if piece := await filters.feed(piece):
-                    await self._piece(piece)
+                    await self._out.say({"type": "http.response.body", "body": piece, "more_body": True})
             rest = await filters.finish()
             call.outcome = call.outcome or ("ok" if reply.status < 400 else "upstream_error")
             self._settle()
-            await self._piece(rest, more=False)
-        except GatewayError as error:  # the upstream broke, or a stage ends it
-            call.outcome, call.code = "truncated", error.code
-            if not reply.event_stream:
-                # The server cuts the connection: the client must see that this is not all.
-                raise BrokenBody(error.code) from error
-            mark = b"" if reply.tap is None or reply.tap.clean else b"\n\n"
-            self._settle()
-            await self._piece(mark + event(error.document(call.id)), more=False)
+            await self._out.last({"type": "http.response.body", "body": rest, "more_body": False})
+        except GatewayError as error:  # the upstream broke, nobody takes what it says, or a stage ends it
+            await self._break_off(error, reply.tap is None or reply.tap.clean)
         finally:
             source.close()
 
@@ -239,44 +234,33 @@ class AsgiConversation:
             self._settled = True
             self.pipeline.settle(self.call)
 
-    async def _piece(self, data: bytes, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+    async def _break_off(self, error: GatewayError, clean: bool) -> None:
+        """Say so inside the answer where that is possible, else have it cut: it must be seen not to be all.
+
+        What was booked before the last byte went out stays as it is.
+        """
+        if not self._settled:
+            self.call.outcome, self.call.code = "truncated", error.code
+            self._settle()
+        if not self._telling:
+            raise BrokenBody(error.code) from error
+        self._telling = False
+        words = (b"" if clean else b"\n\n") + event(error.document(self.call.id))
+        await self._out.last({"type": "http.response.body", "body": words, "more_body": False})
 
     async def _late(self) -> None:
         """The drain deadline came first."""
         error = FaultError("The gateway is shutting down.", code="gateway_draining", retry_after=1)
-        if not self._begun:
-            await self._whole(refusal(self.call, error), close=True)
+        if self._begun:
+            await self._break_off(error, clean=False)
         else:
-            self.call.outcome, self.call.code = "truncated", error.code
-            self._settle()
-            await self._piece(b"\n\n" + event(error.document(self.call.id)), more=False)
+            await self._whole(refusal(self.call, error), close=True)
 
     def expire(self) -> None:
         """End now (drain)."""
-        self._expired = True
+        self._expired = self._out.over = True
         if self._task is not None:
             self._task.cancel()
-
-
-class _Filters:
-    """Tap and listening stages of one stream, in the pull form."""
-
-    def __init__(self, reply: Reply, call: Call, pipeline: Pipeline) -> None:
-        self._call, self._tap = call, reply.tap
-        self._emitter = Emitter(call, pipeline.emits, reply.event_stream) if pipeline.emits else None
-
-    async def feed(self, piece: bytes) -> bytes:
-        try:
-            if self._tap is not None:
-                piece = self._tap.feed(piece)
-            return await self._emitter.feed_waiting(piece) if self._emitter is not None and piece else piece
-        except Exception as error:
-            raise told(self._call, error) from error
-
-    async def finish(self) -> bytes:
-        rest = self._tap.finish() if self._tap is not None else b""
-        return rest if self._emitter is None else await self._emitter.finish_waiting(rest)
 
 
 def _solo() -> ASGIApp:

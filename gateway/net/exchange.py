@@ -49,15 +49,17 @@ class PooledExchange:
         "status",
         "told",
         "unbegun",
+        "until",
         "waiter",
         "wanted",
     )
 
     headers: Headers  # once the head is here
 
-    def __init__(self, connection: Connection, started: float) -> None:
+    def __init__(self, connection: Connection, started: float, until: float) -> None:
         self.connection: Connection | None = connection  # until the message has ended
         self.started = started
+        self.until = until
         self.pieces: list[bytes] = []  # held until somebody asks
         self.size = 0
         self.high = HIGH_WATER  # bytes it may hold before it is no longer read

@@ -109,7 +109,7 @@ class Pool:
         return exchange
 
     def _sent(self, connection: Connection, outbound: Outbound, started: float) -> PooledExchange:
-        exchange = PooledExchange(connection, started)
+        exchange = PooledExchange(connection, started, started + self._timeout.total)
         connection.ask(exchange, outbound)
         if not self.ticking:
             self._rearm()

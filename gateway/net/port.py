@@ -17,7 +17,7 @@ class Exchange(Source, Protocol):
     declared content-length; `kind` and `coding` are the values of content-type and content-encoding, b""
     where there is none. `onward` is the wire form of the headers that go on, as `lines.Lines` judged them,
     or None where they have to be gone through. Times are `time.monotonic()` seconds, 0.0 is "not yet";
-    `connect_time` is a duration, 0.0 on a connection that was already there.
+    `connect_time` is a duration, 0.0 on a connection that was already there. `until` is when `total` is over.
     """
 
     status: int
@@ -30,6 +30,7 @@ class Exchange(Source, Protocol):
     sent_at: float
     first_byte_at: float
     done_at: float
+    until: float
 
     def held(self, limit: int) -> bytes | None:
         """The whole body when it has come already and has no more than `limit` bytes, once; else None."""

@@ -29,6 +29,7 @@ class StreamedExchange:
 
     def __init__(self, way: Proxied, started: float) -> None:
         self.started = started
+        self.until = started + way.timeout.total
         self.status = 0
         self.headers: Headers = []
         self.length: int | None = None
@@ -141,7 +142,7 @@ class StreamedExchange:
         """One more piece under the deadlines, and until the monotonic time `first`; b"" at the end."""
         self._reading = asyncio.ensure_future(anext(self._pieces, b""))
         timeout, now = self._way.timeout, monotonic()
-        idle, total = now + timeout.idle, self.started + timeout.total
+        idle, total = now + timeout.idle, self.until
         end = min(idle, total, first)
         try:
             async with asyncio.timeout(end - now):

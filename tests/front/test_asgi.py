@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.call import Call
 from gateway.core.errors import CallerError, UpstreamError
 from gateway.core.reply import Reply
+from gateway.core.route import Target
 from gateway.front import scope as scopes
 from gateway.front.asgi import BrokenBody, build
 from gateway.front.intake import Intake
@@ -358,6 +361,116 @@ def test_the_drain_deadline_reaches_calls_on_this_lane_too() -> None:
         await asyncio.wait_for(task, 30)
         assert b"gateway_draining" in client.body
         assert seen.settled[0].outcome == "truncated"
+
+    asyncio.run(scenario())
+
+
+class Unread(Client):
+    """A client that stops reading: the server waits with the message of this number, once or for good."""
+
+    def __init__(self, number: int, *body: bytes, once: bool = False) -> None:
+        super().__init__(*body)
+        self._number, self._once = number, once
+        self.stuck = asyncio.Event()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if len(self.sent) == self._number and not (self._once and self.stuck.is_set()):
+            self.stuck.set()
+            await asyncio.Event().wait()
+        await super().send(message)
+
+
+def timed(until: float, event_stream: bool) -> tuple[Pieces, Recorder]:
+    """A source whose time is over then, and the stage that gives it."""
+    source = Pieces(*[b"data: %d\n\n" % number for number in range(9)])
+    source.until = until  # type: ignore[attr-defined]
+
+    def answer(call: Call) -> Reply:
+        call.target = Target("up")
+        return stream(source, event_stream)
+
+    return source, Recorder(answer)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 10])
+@pytest.mark.parametrize("event_stream", [True, False])
+def test_a_call_whose_answer_nobody_takes_ends_when_its_time_is_over(event_stream: bool, number: int) -> None:
+    async def scenario() -> None:
+        source, seen = timed(time.monotonic() + 0.1, event_stream)
+        client = Unread(number, BODY)
+        app, live = run(seen, client)
+        with pytest.raises(BrokenBody):
+            await asyncio.wait_for(app(scope(), client.receive, client.send), 20)
+        last = ("ok", "") if number == 10 else ("truncated", "upstream_total_timeout")
+        assert [(call.outcome, call.code) for call in seen.settled] == [last]
+        assert (live.calls, live.pipeline.inflight, len(client.sent)) == (0, 0, number)
+        assert source.closed.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_reads_again_is_told_that_the_time_was_over() -> None:
+    async def scenario() -> None:
+        _, seen = timed(time.monotonic() + 0.1, True)
+        client = Unread(3, BODY, once=True)
+        app, _ = run(seen, client)
+        await asyncio.wait_for(app(scope(), client.receive, client.send), 20)
+        assert client.body.startswith(b"data: 0\n\ndata: 1\n\n") and b"upstream_total_timeout" in client.body
+        assert client.sent[-1]["more_body"] is False
+        assert seen.settled[0].outcome == "truncated"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["stream", "plain", "untimed", "whole"])
+def test_the_drain_deadline_ends_a_call_whose_answer_nobody_takes(kind: str) -> None:
+    async def scenario() -> None:
+        source, seen = timed(0.0 if kind == "untimed" else time.monotonic() + 600, kind != "plain")
+        client = Unread(1, BODY)
+        app, live = run(Recorder() if kind == "whole" else seen, client)
+        seen = live.pipeline.stages[0]
+        task = asyncio.ensure_future(app(scope(), client.receive, client.send))
+        await asyncio.wait_for(client.stuck.wait(), 20)
+        live.expire()
+        with pytest.raises(BrokenBody):
+            await asyncio.wait_for(task, 20)
+        last = ("ok", "") if kind == "whole" else ("truncated", "gateway_draining")
+        assert [(call.outcome, call.code) for call in seen.settled] == [last]
+        assert (live.calls, source.closed.is_set()) == (0, kind != "whole")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["whole", "refused", "untimed"])
+def test_what_has_no_time_of_its_own_waits_for_its_client_as_long_as_a_body_may_take(kind: str) -> None:
+    async def scenario() -> None:
+        seen = Recorder() if kind == "whole" else timed(0.0, False)[1]
+        client = Unread(1, BODY)
+        app, live = run(seen, client, body_time=0.1)
+        asked = other(b"/v1/../files") if kind == "refused" else scope()
+        with pytest.raises(BrokenBody):
+            await asyncio.wait_for(app(asked, client.receive, client.send), 20)
+        booked = {"whole": [("ok", "")], "refused": [], "untimed": [("truncated", "caller_timeout")]}
+        assert [(call.outcome, call.code) for call in seen.settled] == booked[kind]
+        assert live.calls == 0
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_glued_to_a_plain_body_that_a_drain_cuts_off() -> None:
+    async def scenario() -> None:
+        source = Pieces(b"half", stall=True)
+        seen, client = Recorder(lambda call: stream(source, event_stream=False)), Client(BODY)
+        app, live = run(seen, client)
+        task = asyncio.ensure_future(app(scope(), client.receive, client.send))
+        while not client.body:
+            client.got.clear()
+            await asyncio.wait_for(client.got.wait(), 20)
+        live.expire()
+        with pytest.raises(BrokenBody):
+            await asyncio.wait_for(task, 20)
+        assert (client.body, client.sent[-1]["more_body"]) == (b"half", True)
+        assert [(call.outcome, call.code) for call in seen.settled] == [("truncated", "gateway_draining")]
 
     asyncio.run(scenario())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -55,6 +56,17 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 STREAM = CHUNKED + b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+
+
+def test_an_exchange_knows_when_its_time_is_over(way: Way) -> None:
+    async def scenario() -> None:
+        async with way(once(STREAM), Deadlines(total=50.0)) as (client, _):
+            before = time.monotonic()
+            exchange = await client.send(ask())
+            assert before + 50 <= exchange.until <= time.monotonic() + 50
+            exchange.close()
+
+    run(scenario())
 
 
 def test_the_request_arrives_as_it_was_put_together(way: Way) -> None:
