@@ -240,7 +240,15 @@ def test_the_text_is_bounded() -> None:
     tap = ChatTap(False)
     for _ in range(40):
         tap.feed(frame(chunk("x" * 10_000)))
-    assert len(tap.text) == 256 * 1024
+    assert len(tap.text) == 256 * 1024 and tap.size == 400_000
+
+
+def test_who_looks_in_hears_of_text_that_is_not_kept_too() -> None:
+    tap, heard = ChatTap(False), []
+    tap.watch(lambda text, usage: heard.append(text))
+    for _ in range(40):
+        tap.feed(frame(chunk("x" * 10_000)))
+    assert heard == [10_000 * n for n in range(1, 41)]
 
 
 def test_the_end_of_a_stream_is_known() -> None:

@@ -9,8 +9,9 @@ import pytest
 from gateway.backends.base.answer import measure
 from gateway.core.codec import dumps
 from gateway.core.messages import MessagesTap
+from gateway.core.tap import ChatTap
 from gateway.core.tokens import count
-from gateway.core.usage import ESTIMATED, NONE, Usage
+from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 from gateway.stages.meter import Meter
 from tests.stages.given import call, parts
 
@@ -35,6 +36,12 @@ class Journal:
         assert record
 
 
+class Ended:
+    """A source that has ended."""
+
+    done_at = 1.0
+
+
 def charged(prompt: str, answer: str) -> Usage:
     given = parts()
     given.journal = cast(Any, Journal())
@@ -57,6 +64,19 @@ def test_a_call_without_usage_is_charged_about_what_its_texts_count(text: str) -
 
 def test_of_a_small_call_the_envelope_is_not_charged() -> None:
     assert charged("hi", "yes").input < 25
+
+
+def test_a_stream_of_which_not_all_is_kept_is_charged_as_a_whole() -> None:
+    tap = ChatTap()
+    for _ in range(100):
+        tap.feed(b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"word " * 2000))
+    given = parts()
+    given.journal = cast(Any, Journal())
+    made = call(document={"model": "gpt-4o", "messages": []})
+    made.memo["source"], made.memo["tap"] = Ended(), tap
+    made.usage, made.outcome = Usage(source=UNKNOWN), "truncated"
+    Meter({}, given).settle(made)
+    assert 200_000 <= made.usage.output <= 300_000
 
 
 @pytest.mark.parametrize(
