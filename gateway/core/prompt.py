@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from gateway.core.tokens import estimate
 
 DENSEST: Final = 23 / 32  # tokens a byte
+_SPARSEST: Final = 16  # bytes a token: no text has more on the whole
 _FRAME: Final = 16  # tokens that are in no text: roles, and what begins an answer
 _PER_MESSAGE: Final = 4
 _SAMPLE: Final = 4096  # bytes at the beginning, in the middle and at the end of a long body
@@ -147,6 +148,14 @@ def guessed(data: bytes, document: dict[str, Any] | None, model: str) -> int:
 def guessed_text(text: bytes) -> int:
     """The same of an answer's text."""
     return int(len(text) * max(density(text), 0.25))
+
+
+def believable(output: int, size: int) -> bool:
+    """Whether an answer with so many bytes of text can have had so few tokens when a stream stated them.
+
+    Many providers state zeros, or what there was at first, until the end.
+    """
+    return output * _SPARSEST >= size
 
 
 def density(data: bytes) -> float:

@@ -55,12 +55,14 @@ class Tap(Protocol):
     def watch(self, look: Callable[[int, Usage | None], None]) -> None:
         """Have `look` told, every few KiB, how many bytes of text have come, and a usage stated so far.
 
-        What it raises ends the stream. Text is counted until usage is stated. To be called before the first
-        piece; a tap that can't tell does not.
+        What it raises ends the stream. Usage that is stated so early may be of a part, or none: the text goes
+        on being counted. To be called before the first piece; a tap that can't tell does not.
         """
 
     def keep_text(self) -> None:
-        """Gather what is generated in any case, not only until usage has come; before the first piece."""
+        """Gather what is generated in any case, not only until usage has come; to have all, before the first
+        piece.
+        """
 
     @property
     def clean(self) -> bool:

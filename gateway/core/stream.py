@@ -212,15 +212,15 @@ class StreamTap:
     # -- what is only looked at when there is much of it, or when somebody asks
 
     def _enough(self) -> None:
-        self._digest()
+        self._digest(True)  # a usage that is stated so early may not be the last
         self._tell()
 
     def _tell(self) -> None:
         if self._look_in is not None:
             self._look_in(self._said.size, self.usage)
 
-    def _digest(self) -> None:
-        """Look through the kept frames, and keep their text alone."""
+    def _digest(self, gather: bool = False) -> None:
+        """Look through the kept frames, and keep their text alone: not of the end, where usage stands."""
         if not self._kept:
             return
         raw = b"".join(self._kept)
@@ -230,7 +230,7 @@ class StreamTap:
         self._last = opening + (self._last + raw)[-LAST:]
         self._kept.clear()
         self._size = 0
-        if self.usage is None or self._gather:
+        if gather or self._gather or self.usage is None or not self.usage.output_total:
             if self._said.full:
                 self._said.beyond(len(raw))
             else:

@@ -11,7 +11,7 @@ from gateway.core.cost import of_call
 from gateway.core.endpoints import COMPACT, COUNTED, GENERATING
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
-from gateway.core.prompt import guessed, guessed_text
+from gateway.core.prompt import believable, guessed, guessed_text
 from gateway.core.record import settled
 from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
 
@@ -85,6 +85,8 @@ class Meter(Stage):
         usage: Usage | None = tap.usage
         if usage is not None:
             call.usage = usage
+            if not usage.output_total or call.outcome != "ok":
+                _doubt(usage, tap)
             if call.capture is None and usage.source != UNKNOWN:
                 return b""
         if not tap.seen:
@@ -95,8 +97,9 @@ class Meter(Stage):
     def _guess(self, call: Call, text: bytes) -> None:
         """No usage from the provider: count what was sent and what came, and say that it is a guess.
 
-        A stream that ended early may have told of its prompt: that stands, and nobody counts it again. Of an
-        answer in a coding that nobody here reads there is nothing to guess by: the hold stands.
+        A stream may have stated what its prompt was, and how much had come by then: it is no less than that,
+        and nobody counts the prompt again. Of an answer in a coding that nobody here reads there is nothing
+        to guess by: the hold stands.
         """
         memo, told, output = call.memo, call.usage, 0
         if call.path[1:] in _ANSWERING:
@@ -111,12 +114,13 @@ class Meter(Stage):
                 output = output * size // len(text) if text else (size + 3) // 4
         else:
             memo.pop("size", None)  # no part of that was generated
+        output = max(output, told.output_total)
         if told.source == UNKNOWN and told.input_total:
-            told.output, told.source = max(told.output, output), ESTIMATED
+            told.output, told.reasoning, told.audio_output, told.source = output, 0, 0, ESTIMATED
             memo["prompt_told"] = True
             return
         prompt = guessed(call.body, call.document, call.model)
-        call.usage = Usage(input=prompt, output=max(told.output, output), source=ESTIMATED)
+        call.usage = Usage(input=prompt, output=output, source=ESTIMATED)
 
 
 def _bare(call: Call) -> None:
@@ -137,6 +141,13 @@ def _judge(call: Call, tap: Any) -> None:
 
 def _untold(usage: Usage | None) -> bool:
     return usage is None or usage.source == UNKNOWN
+
+
+def _doubt(usage: Usage, tap: Any) -> None:
+    """What was stated of a stream that did not come to its end may be what there was when it began."""
+    tap.keep_text()  # also what has not been looked through yet
+    if tap.text and not believable(usage.output_total, tap.size):
+        usage.source = UNKNOWN
 
 
 def _owed(call: Call) -> bool:

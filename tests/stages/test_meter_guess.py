@@ -11,7 +11,7 @@ from gateway.core.codec import dumps
 from gateway.core.messages import MessagesTap
 from gateway.core.tap import ChatTap
 from gateway.core.tokens import count
-from gateway.core.usage import ESTIMATED, NONE, UNKNOWN, Usage
+from gateway.core.usage import ESTIMATED, NONE, PROVIDER, UNKNOWN, Usage
 from gateway.stages.meter import Meter
 from tests.stages.given import call, parts
 
@@ -21,6 +21,8 @@ TEXTS = (
     "为什么天空是蓝色的？因为空气散射蓝光。" * 40,
     "def f(x):\n    return {'a': [x, x + 1], 'b': None}\n" * 40,
 )
+
+WORDS = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n'
 
 
 class Ended:
@@ -34,12 +36,6 @@ class Journal:
 
     def end(self, slot: int, record: bytes) -> None:
         assert record
-
-
-class Ended:
-    """A source that has ended."""
-
-    done_at = 1.0
 
 
 def charged(prompt: str, answer: str) -> Usage:
@@ -66,17 +62,41 @@ def test_of_a_small_call_the_envelope_is_not_charged() -> None:
     assert charged("hi", "yes").input < 25
 
 
-def test_a_stream_of_which_not_all_is_kept_is_charged_as_a_whole() -> None:
-    tap = ChatTap()
-    for _ in range(100):
-        tap.feed(b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"word " * 2000))
+def chatted(tap: ChatTap, outcome: str = "truncated") -> Usage:
     given = parts()
     given.journal = cast(Any, Journal())
     made = call(document={"model": "gpt-4o", "messages": []})
     made.memo["source"], made.memo["tap"] = Ended(), tap
-    made.usage, made.outcome = Usage(source=UNKNOWN), "truncated"
+    made.usage, made.outcome = Usage(source=UNKNOWN), outcome
     Meter({}, given).settle(made)
-    assert 200_000 <= made.usage.output <= 300_000
+    return made.usage
+
+
+def test_a_stream_of_which_not_all_is_kept_is_charged_as_a_whole() -> None:
+    tap = ChatTap()
+    for _ in range(100):
+        tap.feed(WORDS % (b"word " * 2000))
+    assert 200_000 <= chatted(tap).output <= 300_000
+
+
+@pytest.mark.parametrize("outcome", ["ok", "truncated", "client_gone"])
+@pytest.mark.parametrize("words", [100, 10_000])
+def test_a_stream_that_states_no_more_than_zeros_is_charged_by_its_text(words: int, outcome: str) -> None:
+    tap = ChatTap()
+    tap.feed(b'data: {"choices":[],"usage":{"prompt_tokens":77,"completion_tokens":0}}\n\n')
+    for _ in range(words // 100):
+        tap.feed(WORDS % (b"word " * 100))
+    usage = chatted(tap, outcome)
+    assert (usage.input, usage.source) == (77, ESTIMATED)
+    assert words <= usage.output <= 1.5 * words
+
+
+@pytest.mark.parametrize("outcome", ["ok", "client_gone"])
+def test_a_count_that_can_be_true_stands_however_the_stream_ended(outcome: str) -> None:
+    tap = ChatTap()
+    tap.feed(WORDS % (b"word " * 100))
+    tap.feed(b'data: {"choices":[],"usage":{"prompt_tokens":77,"completion_tokens":101}}\n\n')
+    assert chatted(tap, outcome) == Usage(input=77, output=101, source=PROVIDER)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from gateway.core.cost import SCALE
 from gateway.core.hold import Hold
 from gateway.core.limit import Bucket, Denial
 from gateway.core.ports import Leases
+from gateway.core.prompt import believable
 from gateway.core.usage import Usage
 from gateway.stages.limits.claim import Claim
 from gateway.stages.limits.form import USD
@@ -25,7 +26,9 @@ _LEARNED: Final = 2048  # bytes of text: from a shorter one nothing is learned
 class Growth:
     """Looked in on by the tap each time some KiB of the stream have passed."""
 
-    __slots__ = ("_call", "_claim", "_counts", "_denial", "_hold", "_leases", "_waiting", "text")
+    __slots__ = (
+        "_call", "_claim", "_counts", "_denial", "_hold", "_leases", "_stated", "_then", "_waiting", "text",
+    )  # fmt: skip
 
     def __init__(
         self, call: Call, hold: Hold, claim: Claim, leases: Leases, counts: dict[tuple[str, ...], float]
@@ -37,6 +40,8 @@ class Growth:
         self._counts = counts
         self._denial: Denial | None = None
         self._waiting = False  # for the authority
+        self._stated: Usage | None = None  # the last usage
+        self._then = 0  # bytes of text there were then
         self.text = 0  # bytes of it that had come when last looked at
 
     def look(self, text: int, usage: Usage | None) -> None:
@@ -45,8 +50,9 @@ class Growth:
         Raises `PolicyError` where that is more than is held and there is no more to be had.
         """
         self.text = text
-        density = min(max(_DENSITY, self._claim.terms.habits[0].written), _DENSEST)
-        come = max(int(text * density), usage.output_total if usage is not None else 0)
+        if usage is not self._stated:
+            self._stated, self._then = usage, text
+        come = self._come()
         hold = self._hold
         if come + _AHEAD <= hold.output or self._waiting:
             return
@@ -59,6 +65,20 @@ class Growth:
             if usage is None or usage.output_total < hold.output:
                 self._claim.terms.habits[0].doubt()
             raise self._end(denial)
+
+    def _come(self) -> int:
+        """About how many tokens have come: what was stated last and the text since then.
+
+        Where that can't be true of the text, all of it.
+        """
+        density = min(max(_DENSITY, self._claim.terms.habits[0].written), _DENSEST)
+        usage = self._stated
+        if usage is None:
+            return int(self.text * density)
+        said = usage.output_total
+        if believable(said, self._then):
+            return said + int((self.text - self._then) * density)
+        return max(said, int(self.text * density))
 
     def _step(self, come: int) -> int:
         held, most = self._hold.output, self._claim.most
