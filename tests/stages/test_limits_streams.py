@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,14 @@ from gateway.core.call import Call
 from gateway.core.errors import PolicyError
 from gateway.core.limit import LimitRule
 from gateway.core.tap import ChatTap
-from tests.stages.test_limits import chat, limits, run
+from gateway.core.usage import PROVIDER, Usage
+from gateway.stages.limits import Limits
+from tests.link.world import World
+from tests.stages.given import parts
+from tests.stages.test_limits import PRICES, chat, limits, run
+
+BYTES = 4  # a token of " tok"
+DENSITY = 0.35  # tokens a byte, as the gateway guesses
 
 
 def begun(rule: LimitRule) -> tuple[Call, ChatTap]:
@@ -73,3 +82,78 @@ def test_what_comes_after_the_last_count_is_added_to_it() -> None:
     tap.feed(frame(" tok" * 600, usage={**USAGE, "completion_tokens": 600}))
     pieces, error = passed(tap, " tok" * 600, 9)
     assert error is not None and pieces in (2, 3, 4)
+
+
+# ---------------------------------------------------------------- while the authority is asked
+
+
+class Far(World):
+    """Stages whose authority answers between two pieces, as it does over a link."""
+
+    def __init__(self, rule: LimitRule, workers: int = 1) -> None:
+        super().__init__([rule], workers)
+        given = parts(limits=(rule,), prices=PRICES)
+        self.stages = [Limits({}, replace(given, leases=client)) for client in self.clients.values()]
+
+    def begin(self, number: int, principal_of: Call | None = None) -> tuple[Call, ChatTap]:
+        """As `begun`, at one of the workers."""
+        made, tap = chat(stream=True), ChatTap()
+        if principal_of is not None:
+            made.principal = principal_of.principal
+
+        async def admitted() -> None:
+            verdict = self.stages[number].admit(made)
+            if verdict is not None:
+                waiting = asyncio.ensure_future(verdict)
+                while not waiting.done():
+                    await asyncio.sleep(0)
+                    self.pump()
+
+        asyncio.run(admitted())
+        tap.watch(made.memo["growth"].look)
+        return made, tap
+
+    def pass_on(self, tap: ChatTap, text: str, most: int = 10_000) -> int:
+        """How many pieces pass before the stream is ended."""
+        piece = frame(text)
+        for number in range(most):
+            try:
+                tap.feed(piece)
+            except PolicyError:
+                return number
+            self.wait(0.005)
+        return most
+
+
+RULES = [
+    LimitRule("o", ("key",), "output_tokens", 2000, 3600.0),
+    LimitRule("t", ("key",), "tokens", 2000, 3600.0),
+    LimitRule("u", ("key",), "usd", 4000, 3600.0),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["output", "tokens", "usd"])
+@pytest.mark.parametrize("tokens", [1, 5, 50, 100, 400, 700])
+def test_a_stream_alone_goes_beyond_the_limit_by_no_more_than_comes_between_two_looks(
+    rule: LimitRule, tokens: int
+) -> None:
+    world = Far(rule)
+    made, tap = world.begin(0)
+    size = len(frame(" tok" * tokens))
+    look = (2048 // size + 1) * tokens
+    come = world.pass_on(tap, " tok" * tokens) * tokens
+    assert 0.99 * 2000 - look <= come * BYTES * DENSITY <= 2000 + look * BYTES * DENSITY
+    assert made.hold is not None and made.hold.output <= 2000
+
+
+def test_a_stream_goes_on_with_what_another_call_has_given_back_meanwhile() -> None:
+    rule = LimitRule("o", ("key",), "output_tokens", 3000, 3600.0)
+    stage, (other, slow) = limits(rule), (chat(max_tokens=600), chat(stream=True))
+    slow.principal = other.principal
+    run(lambda: stage.admit(other), lambda: stage.admit(slow))
+    growth, full = slow.memo["growth"], int(2400 / DENSITY)
+    run(lambda: growth.look(full - 100, None))
+    assert slow.hold is not None and slow.hold.output == 2400  # and no more was to be had
+    other.usage, other.outcome = Usage(input=8, output=1, source=PROVIDER), "ok"
+    run(lambda: stage.settle(other), lambda: growth.look(full + 100, None))
+    assert slow.hold.output > 2400
