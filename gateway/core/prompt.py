@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from gateway.core.tokens import estimate
 
 DENSEST: Final = 23 / 32  # tokens a byte
+LEAST: Final = 0.25  # that is guessed of a text
 _SPARSEST: Final = 16  # bytes a token: no text has more on the whole
 _FRAME: Final = 16  # tokens that are in no text: roles, and what begins an answer
 _PER_MESSAGE: Final = 4
@@ -141,13 +142,13 @@ def guessed(data: bytes, document: dict[str, Any] | None, model: str) -> int:
     if document is not None:
         prompt = measure(data, document, model)
         if not prompt.attached:
-            return prompt.at(max(density(data), 0.25))
+            return prompt.at(max(density(data), LEAST))
     return estimate(data)
 
 
 def guessed_text(text: bytes) -> int:
     """The same of an answer's text."""
-    return int(len(text) * max(density(text), 0.25))
+    return int(len(text) * max(density(text), LEAST))
 
 
 def believable(output: int, size: int) -> bool:

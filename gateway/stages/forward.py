@@ -102,7 +102,7 @@ class Forward(Stage):
             call.memo["source"] = reply.source
             growth = call.memo.get("growth")
             if growth is not None and reply.tap is not None:
-                reply.tap.watch(growth.look)
+                growth.watch(reply.tap)
             return reply
         if reply.status < 300 or call.usage.source != NONE:
             call.cost = of_call(call, self._backends, self._prices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,22 +13,25 @@ import pytest
 from gateway.core.call import Call
 from gateway.core.errors import PolicyError
 from gateway.core.limit import LimitRule
+from gateway.core.prompt import guessed_text
 from gateway.core.tap import ChatTap
 from gateway.core.usage import PROVIDER, Usage
 from gateway.stages.limits import Limits
+from gateway.stores.leases import bounds
 from tests.link.world import World
 from tests.stages.given import parts
 from tests.stages.test_limits import PRICES, chat, limits, run
+from tests.stages.test_meter_guess import TEXTS
 
 BYTES = 4  # a token of " tok"
-DENSITY = 0.35  # tokens a byte, as the gateway guesses
+DENSITY = 0.25  # tokens a byte, as the gateway guesses
 
 
 def begun(rule: LimitRule) -> tuple[Call, ChatTap]:
     """A stream that is admitted, and the tap that its answer passes through."""
     made, tap = chat(stream=True), ChatTap()
     run(lambda: limits(rule).admit(made))
-    tap.watch(made.memo["growth"].look)
+    made.memo["growth"].watch(tap)
     return made, tap
 
 
@@ -70,7 +74,7 @@ def test_a_usage_that_is_stated_too_early_switches_nothing_off(said: int, always
 def test_counts_that_are_stated_all_along_are_believed_more_than_the_text() -> None:
     _, tap = begun(LimitRule("o", ("key",), "output_tokens", 3000, 3600.0))
     count = 0
-    with pytest.raises(PolicyError):
+    with pytest.raises(PolicyError, match="0 output tokens left, by what its provider has counted"):
         for count in range(0, 4000, 3):
             more = {**USAGE, "completion_tokens": count}
             run(lambda: tap.feed(frame("overconfident responsibility", usage=more)))  # noqa: B023
@@ -110,7 +114,7 @@ class Far(World):
                     self.pump()
 
         asyncio.run(admitted())
-        tap.watch(made.memo["growth"].look)
+        made.memo["growth"].watch(tap)
         return made, tap
 
     def pass_on(self, tap: ChatTap, text: str, most: int = 10_000) -> int:
@@ -151,9 +155,54 @@ def test_a_stream_goes_on_with_what_another_call_has_given_back_meanwhile() -> N
     stage, (other, slow) = limits(rule), (chat(max_tokens=600), chat(stream=True))
     slow.principal = other.principal
     run(lambda: stage.admit(other), lambda: stage.admit(slow))
-    growth, full = slow.memo["growth"], int(2400 / DENSITY)
+    growth, full = slow.memo["growth"], int(2400 / 0.35)  # so dense is what can't be looked at
     run(lambda: growth.look(full - 100, None))
     assert slow.hold is not None and slow.hold.output == 2400  # and no more was to be had
     other.usage, other.outcome = Usage(input=8, output=1, source=PROVIDER), "ok"
     run(lambda: stage.settle(other), lambda: growth.look(full + 100, None))
     assert slow.hold.output > 2400
+
+
+# ---------------------------------------------------------------- by what is written, and what is said
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_stream_is_ended_where_what_it_would_be_charged_reaches_the_limit(text: str) -> None:
+    _, tap = begun(LimitRule("o", ("key",), "output_tokens", 20_000, 3600.0))
+    pieces = [text[at : at + 40] for at in range(0, len(text), 40)] * 1000
+    with pytest.raises(PolicyError):
+        for piece in pieces:
+            run(lambda: tap.feed(frame(piece)))  # noqa: B023
+    assert 0.97 * 20_000 <= guessed_text(tap.text) <= 1.03 * 20_000
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["output", "tokens", "usd"])
+def test_a_stream_that_used_a_limit_up_alone_says_that_the_window_has_to_pass(rule: LimitRule) -> None:
+    _, tap = begun(rule)
+    _, error = passed(tap, " tok" * 10, 900)
+    assert error is not None and error.retry_after == 3660
+    left = "$0" if rule.unit == "usd" else f"0 {rule.unit.replace('_', ' ')}"
+    assert f"{left} left" in error.message and error.message.endswith("Try again in 3660 s.")
+    assert f"The limit {rule.id} of" in error.message
+
+
+def test_a_calendar_limit_says_when_its_period_ends() -> None:
+    _, tap = begun(LimitRule("o", ("key",), "output_tokens", 2000, calendar="month"))
+    _, error = passed(tap, " tok" * 10, 900)
+    ends = bounds("month", time.time(), "UTC")[1] - time.time()
+    assert error is not None and error.retry_after == pytest.approx(ends, abs=60)
+
+
+def test_what_others_have_used_is_free_before_the_window_has_passed() -> None:
+    world = Far(LimitRule("o", ("key",), "output_tokens", 2000, 3600.0))
+    first, tap = world.begin(0)
+    tap.feed(frame(" tok" * 800))
+    first.usage, first.outcome = Usage(input=8, output=800, source=PROVIDER), "ok"
+    world.stages[0].settle(first)
+    world.wait(1800.0, 60.0)
+    _, tap = world.begin(0, first)
+    with pytest.raises(PolicyError) as caught:
+        for _ in range(900):
+            tap.feed(frame(" tok" * 10))
+            world.wait(0.005)
+    assert 1700 <= caught.value.retry_after <= 1870  # type: ignore[operator]

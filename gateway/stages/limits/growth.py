@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from gateway.core.call import Call
 from gateway.core.cost import SCALE
 from gateway.core.hold import Hold
 from gateway.core.limit import Bucket, Denial, LimitRule
 from gateway.core.ports import Leases
-from gateway.core.prompt import believable
+from gateway.core.prompt import DENSEST, LEAST, believable, density
+from gateway.core.reply import Tap
 from gateway.core.usage import Usage
 from gateway.stages.limits.claim import Claim
 from gateway.stages.limits.form import USD
 from gateway.stages.limits.refusal import cut
 
-_DENSITY: Final = 0.35  # tokens per byte of generated text, until it is learned: prose has 0.25
-_DENSEST: Final = 4.0
+_DENSITY: Final = 0.35  # tokens per byte of generated text, where it can't be looked at
+_MOST_WRITTEN: Final = 4.0  # that are believed to have been learned
+_AGAIN: Final = 1.125  # times as much text: then it is looked at again
 _AHEAD: Final = 256  # tokens that are to be held beyond what has come, and at least what a look brings
 _STEP: Final = 512  # tokens: a top-up is at least so much, where so much is left
 _LEARNED: Final = 2048  # bytes of text: from a shorter one nothing is learned
@@ -26,8 +28,8 @@ class Growth:
     """Looked in on by the tap each time some KiB of the stream have passed."""
 
     __slots__ = (
-        "_ahead", "_asked", "_call", "_claim", "_counts", "_denial", "_hold", "_last", "_leases", "_micros",
-        "_stated", "_then", "_waiting", "text",
+        "_ahead", "_asked", "_call", "_claim", "_counts", "_denial", "_density", "_hold", "_last", "_leases",
+        "_measured", "_micros", "_stated", "_tap", "_then", "_waiting", "text",
     )  # fmt: skip
 
     def __init__(
@@ -41,11 +43,19 @@ class Growth:
         self._denial: Denial | None = None
         self._waiting = False  # for the authority
         self._asked = self._micros = 0  # what for
+        self._tap: Any = None
+        self._density = DENSEST  # tokens per byte of text
+        self._measured = 0  # bytes of it there were when that was found out
         self._last = 0  # tokens that had come when last looked at
         self._ahead = _AHEAD
         self._stated: Usage | None = None  # the last usage
         self._then = 0  # bytes of text there were then
         self.text = 0  # bytes of it that had come when last looked at
+
+    def watch(self, tap: Tap) -> None:
+        """Look at the stream that passes this tap."""
+        self._tap = tap
+        tap.watch(self.look)
 
     def look(self, text: int, usage: Usage | None) -> None:
         """So many bytes of text have come, and perhaps a count so far.
@@ -55,10 +65,12 @@ class Growth:
         self.text = text
         if usage is not self._stated:
             self._stated, self._then = usage, text
-        come, before = self._come(), self._last
-        self._last = come
-        self._ahead = max(_AHEAD, come - before)  # the next look finds about as much more as this one
-        hold = self._hold
+        hold, come = self._hold, self._come()
+        if come + self._ahead > hold.output and text > self._measured * _AGAIN:
+            self._measure()
+            come = self._come()
+        # The next look finds about as much more as this one.
+        self._ahead, self._last = max(_AHEAD, come - self._last), come
         if self._waiting:
             return
         if come + self._ahead <= hold.output:
@@ -71,14 +83,26 @@ class Growth:
         if denial is not None and come >= hold.output:
             if usage is None or usage.output_total < hold.output:
                 self._claim.terms.habits[0].doubt()
-            raise self._end(denial)
+            raise self._end(denial, come)
+
+    def _measure(self) -> None:
+        """How dense the text is: as it would be charged if it ended here.
+
+        Joins what is kept of it and looks at 12 KiB: not done before the densest text could outgrow its hold.
+        """
+        self._measured = self.text
+        if self._tap is None:
+            self._density = _DENSITY
+            return
+        text: bytes = self._tap.text
+        self._density = max(density(text), LEAST)
 
     def _come(self) -> int:
         """About how many tokens have come: what was stated last and the text since then.
 
         Where that can't be true of the text, all of it.
         """
-        density = min(max(_DENSITY, self._claim.terms.habits[0].written), _DENSEST)
+        density = max(self._density, min(self._claim.terms.habits[0].written, _MOST_WRITTEN))
         usage = self._stated
         if usage is None:
             return int(self.text * density)
@@ -143,13 +167,29 @@ class Growth:
         rate = self._claim.terms.form.rates.output
         return left * SCALE // rate if rule.unit == "usd" and rate else left
 
-    def _end(self, denial: Denial) -> Exception:
-        counted = ("limits", denial.rule.id, "cut")
+    def _end(self, denial: Denial, come: int) -> Exception:
+        rule, hold, terms = denial.rule, self._hold, self._claim.terms
+        counted = ("limits", rule.id, "cut")
         self._counts[counted] = self._counts.get(counted, 0) + 1
         reasons = self._call.reasons
         reasons["limits"] = f"{reasons['limits']},cut" if "limits" in reasons else "cut"
-        self._call.reasons["limit"] = denial.rule.id
-        return cut(denial)
+        self._call.reasons["limit"] = rule.id
+        # What came beyond the hold is charged, too: that much less is left.
+        beyond = come - hold.output
+        own, more = hold.tokens, beyond
+        if rule.unit == "usd":
+            own, more = hold.micros, -(-beyond * terms.form.rates.output // SCALE)
+        elif rule.unit == "output_tokens":
+            own = hold.output
+        whole = 0.0
+        if own + max(denial.remaining, more) >= rule.amount:  # nobody else has used any of it
+            for bucket in terms.buckets:
+                if bucket.rule is rule and bucket.value == denial.value:
+                    standing = self._leases.standing(bucket)
+                    whole = standing.reset if standing is not None else 0.0
+        usage = self._stated
+        stated = usage is not None and usage.output_total >= hold.output
+        return cut(denial, max(denial.remaining - more, 0), whole, stated)
 
     def learn(self, output: int) -> None:
         """The answer is over, and the provider says how long it was."""

@@ -7,6 +7,7 @@ from gateway.core.limit import Charges, Denial, LimitRule
 from gateway.stages.limits.told import up
 
 _CODES = {"usd": "policy_budget_exceeded", "concurrent": "policy_concurrency_limited"}
+_SLICED = 61 / 60  # of a rolling window: it is counted in 60 slices, and the one at hand has to be over, too
 _TOLD = ("requests", "tokens")  # units whose x-ratelimit-* stand on every answer
 
 
@@ -32,12 +33,20 @@ def refused(denial: Denial, charges: Charges, wire: bytes) -> PolicyError:
     return PolicyError(message, status=429, code=code(rule), retry_after=retry_after, headers=headers)
 
 
-def cut(denial: Denial) -> PolicyError:
-    """For a call that is being answered, and has outgrown what is left."""
+def cut(denial: Denial, left: int, whole: float, stated: bool) -> PolicyError:
+    """For a call that is being answered, and has outgrown what is left.
+
+    `left` is what remains once it is charged, in the unit of the rule. `whole`: seconds until what it used
+    counts no more, where it has used all of the limit by itself, else 0.0. `stated`: by the provider's count.
+    """
     rule = denial.rule
-    message = f"{_named(rule)} was reached while this answer was streaming; what came so far is charged. "
-    message += f"Try again in {up(max(denial.retry_after, 1.0))} s."
-    return PolicyError(message, status=429, code=code(rule), retry_after=max(denial.retry_after, 1.0))
+    if rule.seconds:
+        whole *= _SLICED
+    retry_after = max(denial.retry_after, whole, 1.0)
+    message = f"{_named(rule)} was reached while this answer was streaming: {_amount(rule, left)} left, "
+    message += "by what its provider has counted. " if stated else "by what its text comes to. "
+    message += f"What came so far is charged. Try again in {up(retry_after)} s."
+    return PolicyError(message, status=429, code=code(rule), retry_after=retry_after)
 
 
 def unpriced(rule: LimitRule, model: str) -> PolicyError:
