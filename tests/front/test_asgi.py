@@ -365,6 +365,9 @@ def test_the_drain_deadline_reaches_calls_on_this_lane_too() -> None:
     asyncio.run(scenario())
 
 
+LIMIT = 20.0  # seconds; it only ends a failed test
+
+
 class Unread(Client):
     """A client that stops reading: the server waits with the message of this number, once or for good."""
 
@@ -372,11 +375,20 @@ class Unread(Client):
         super().__init__(*body)
         self._number, self._once = number, once
         self.stuck = asyncio.Event()
+        self._freed = asyncio.Event()
+
+    async def ended(self, call: Any) -> None:
+        """Until the call has ended by itself; where it does not, the test fails and nothing hangs."""
+        task = asyncio.ensure_future(call)
+        done, _ = await asyncio.wait({task}, timeout=LIMIT)
+        self._freed.set()
+        assert done, "it waits for its client"
+        await task
 
     async def send(self, message: dict[str, Any]) -> None:
         if len(self.sent) == self._number and not (self._once and self.stuck.is_set()):
             self.stuck.set()
-            await asyncio.Event().wait()
+            await self._freed.wait()
         await super().send(message)
 
 
@@ -400,7 +412,7 @@ def test_a_call_whose_answer_nobody_takes_ends_when_its_time_is_over(event_strea
         client = Unread(number, BODY)
         app, live = run(seen, client)
         with pytest.raises(BrokenBody):
-            await asyncio.wait_for(app(scope(), client.receive, client.send), 20)
+            await client.ended(app(scope(), client.receive, client.send))
         last = ("ok", "") if number == 10 else ("truncated", "upstream_total_timeout")
         assert [(call.outcome, call.code) for call in seen.settled] == [last]
         assert (live.calls, live.pipeline.inflight, len(client.sent)) == (0, 0, number)
@@ -414,7 +426,7 @@ def test_a_client_that_reads_again_is_told_that_the_time_was_over() -> None:
         _, seen = timed(time.monotonic() + 0.1, True)
         client = Unread(3, BODY, once=True)
         app, _ = run(seen, client)
-        await asyncio.wait_for(app(scope(), client.receive, client.send), 20)
+        await client.ended(app(scope(), client.receive, client.send))
         assert client.body.startswith(b"data: 0\n\ndata: 1\n\n") and b"upstream_total_timeout" in client.body
         assert client.sent[-1]["more_body"] is False
         assert seen.settled[0].outcome == "truncated"
@@ -430,10 +442,10 @@ def test_the_drain_deadline_ends_a_call_whose_answer_nobody_takes(kind: str) -> 
         app, live = run(Recorder() if kind == "whole" else seen, client)
         seen = live.pipeline.stages[0]
         task = asyncio.ensure_future(app(scope(), client.receive, client.send))
-        await asyncio.wait_for(client.stuck.wait(), 20)
+        await asyncio.wait_for(client.stuck.wait(), LIMIT)
         live.expire()
         with pytest.raises(BrokenBody):
-            await asyncio.wait_for(task, 20)
+            await client.ended(task)
         last = ("ok", "") if kind == "whole" else ("truncated", "gateway_draining")
         assert [(call.outcome, call.code) for call in seen.settled] == [last]
         assert (live.calls, source.closed.is_set()) == (0, kind != "whole")
@@ -449,7 +461,7 @@ def test_what_has_no_time_of_its_own_waits_for_its_client_as_long_as_a_body_may_
         app, live = run(seen, client, body_time=0.1)
         asked = other(b"/v1/../files") if kind == "refused" else scope()
         with pytest.raises(BrokenBody):
-            await asyncio.wait_for(app(asked, client.receive, client.send), 20)
+            await client.ended(app(asked, client.receive, client.send))
         booked = {"whole": [("ok", "")], "refused": [], "untimed": [("truncated", "caller_timeout")]}
         assert [(call.outcome, call.code) for call in seen.settled] == booked[kind]
         assert live.calls == 0
@@ -465,10 +477,10 @@ def test_nothing_is_glued_to_a_plain_body_that_a_drain_cuts_off() -> None:
         task = asyncio.ensure_future(app(scope(), client.receive, client.send))
         while not client.body:
             client.got.clear()
-            await asyncio.wait_for(client.got.wait(), 20)
+            await asyncio.wait_for(client.got.wait(), LIMIT)
         live.expire()
         with pytest.raises(BrokenBody):
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, LIMIT)
         assert (client.body, client.sent[-1]["more_body"]) == (b"half", True)
         assert [(call.outcome, call.code) for call in seen.settled] == [("truncated", "gateway_draining")]
 

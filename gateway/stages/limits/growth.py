@@ -66,14 +66,14 @@ class Growth:
         if usage is not self._stated:
             self._stated, self._then = usage, text
         hold, come = self._hold, self._come()
-        if come + self._ahead > hold.output and text > self._measured * _AGAIN:
+        if come + self._ahead >= hold.output and text > self._measured * _AGAIN:
             self._measure()
             come = self._come()
         # The next look finds about as much more as this one.
         self._ahead, self._last = max(_AHEAD, come - self._last), come
         if self._waiting:
             return
-        if come + self._ahead <= hold.output:
+        if come + self._ahead < hold.output:
             self._denial = None
             return
         denial = self._denial  # said after the last look
@@ -143,7 +143,7 @@ class Growth:
         hold.output += self._asked
         hold.micros += self._micros
         come = self._come()
-        if come + self._ahead > hold.output:  # it was less than was wanted, or more has come meanwhile
+        if come + self._ahead >= hold.output:  # it was less than was wanted, or more has come meanwhile
             self._ask(self._step(come))
 
     def _less(self, denial: Denial) -> int:
