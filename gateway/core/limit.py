@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +12,7 @@ SCOPES = ("global", "tenant", "team", "user", "key", "model", "backend", "tag")
 # `tokens` are those of prompt and answer together. New units stand at the end: places are indices.
 UNITS = ("requests", "tokens", "usd", "concurrent", "input_tokens", "output_tokens")
 CALENDAR = ("minute", "hour", "day", "week", "month")
+SLICES = 60  # of a rolling window: what was used leaves it slice by slice
 MICROS = 1_000_000  # dollars are counted in integer micro-dollars
 
 
@@ -53,6 +55,16 @@ class Raise:
     amount: int
     until: float
     value: str = "*"
+
+
+def slice_us(seconds: float) -> int:
+    """Microseconds of one slice of a rolling window: rounded up, so that all of them cover it."""
+    return math.ceil(seconds * 1_000_000 / SLICES)
+
+
+def lasts(seconds: float) -> float:
+    """Seconds for which what is used now counts at most: the window, and the slice that is not over yet."""
+    return slice_us(seconds) * (SLICES + 1) / 1_000_000
 
 
 def scope_value(rule: LimitRule, values: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.core.limit import Standing
+from gateway.core.limit import Standing, lasts
 from gateway.link.bucket import LeasedBucket
 from gateway.stores.leases import bounds
 
@@ -20,7 +20,7 @@ class Standings:
         """What other workers hold counts as used."""
         rule = bucket.rule
         remaining = min(max(bucket.left + bucket.free, 0), rule.amount)
-        reset = rule.seconds if remaining < rule.amount else 0.0
+        reset = lasts(rule.seconds) if remaining < rule.amount else 0.0
         if rule.calendar:
             reset = self._end(rule.calendar, rule.zone)
         elif rule.burst:  # flows back at the rate of the limit

@@ -175,7 +175,7 @@ def test_standing_tells_limit_what_is_left_and_when_it_is_whole() -> None:
     client = world.clients[0]
     world.call(0, (tokens, "a", 30))
     standing = client.standing(client.bucket(tokens, "a"))
-    assert (standing.limit, standing.remaining, standing.reset) == (100, 70, 60.0)
+    assert (standing.limit, standing.remaining, standing.reset) == (100, 70, 61.0)
 
 
 def test_what_went_back_with_an_ask_that_was_refused_counts_as_left() -> None:

@@ -127,7 +127,48 @@ def test_the_request_beyond_the_limit_is_refused_and_says_all_about_it() -> None
     headers = dict(error.headers)
     assert headers[b"x-ratelimit-limit-requests"] == b"2"
     assert headers[b"x-ratelimit-remaining-requests"] == b"0"
-    assert headers[b"x-ratelimit-reset-requests"] == b"60s"
+    assert headers[b"x-ratelimit-reset-requests"] == b"61s"
+
+
+@pytest.mark.parametrize("unit", ["requests", "tokens", "usd"])
+@pytest.mark.parametrize(
+    "window",
+    [{"seconds": 3600.0}, {"seconds": 59.5}, {"calendar": "hour"}, {"seconds": 60.0, "burst": 1}],
+    ids=["rolling", "odd", "calendar", "burst"],
+)
+def test_no_answer_says_that_a_limit_is_whole_before_the_refusal_says_to_come_back(
+    unit: str, window: dict[str, Any]
+) -> None:
+    if unit != "requests":
+        window = {name: value for name, value in window.items() if name != "burst"}
+    rule = LimitRule("r", ("key",), unit, 1 if unit == "requests" else 1000, **window)
+    stage = limits(rule)
+    first, second = chat(max_tokens=10), chat(max_tokens=10)
+    second.principal = first.principal
+    run(lambda: stage.admit(first))
+    amount = {"requests": 1, "tokens": 1000, "usd": 1000}[unit]
+    bucket = stage._leases.bucket(rule, first.principal.key.id)  # type: ignore[union-attr]
+    denial = stage._leases.take(((bucket, amount),))
+
+    async def taken() -> Any:
+        return await denial
+
+    refusal = asyncio.run(taken())
+    assert isinstance(refusal, Denial)
+    made = build_refusal(refusal, ((bucket, amount),), first.memo.get("ratelimit", b""))
+    headers = dict(made.headers)
+    assert made.retry_after is not None
+    resets = {n: int(v.removesuffix(b"s")) for n, v in headers.items() if n.startswith(b"x-ratelimit-reset")}
+    assert resets and all(reset >= made.retry_after for reset in resets.values())
+
+
+def test_a_reset_that_another_clock_told_is_not_before_the_retry() -> None:
+    rule = LimitRule("r", ("key",), "requests", 10, calendar="minute")
+    wire = b"x-ratelimit-limit-requests: 10\r\nx-ratelimit-reset-requests: 4s\r\n"
+    wire += b"x-ratelimit-reset-tokens: 9s\r\n"
+    headers = dict(build_refusal(Denial(rule, "k", 0, 29.2), (), wire).headers)
+    assert headers[b"x-ratelimit-reset-requests"] == b"30s"
+    assert headers[b"x-ratelimit-reset-tokens"] == b"9s" and headers[b"x-ratelimit-limit-requests"] == b"10"
 
 
 def test_what_is_left_is_told_with_each_answer() -> None:
@@ -167,7 +208,7 @@ def test_what_is_told_is_how_the_leases_say_a_bucket_stands(
     assert told(made) == {
         b"x-ratelimit-limit-tokens": b"%d" % amount,
         b"x-ratelimit-remaining-tokens": b"%d" % remaining,
-        b"x-ratelimit-reset-tokens": b"60s" if reset else b"0s",
+        b"x-ratelimit-reset-tokens": b"61s" if reset else b"0s",
     }
 
 

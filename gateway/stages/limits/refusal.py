@@ -28,9 +28,20 @@ def refused(denial: Denial, charges: Charges, wire: bytes) -> PolicyError:
         retry_after = None
     else:
         message += f"Try again in {up(retry_after)} s."  # type: ignore[arg-type]
-    pairs = [line.partition(b": ") for line in wire.splitlines()]
-    headers = tuple([(name, value) for name, _, value in pairs]) + _headers(denial)
+    headers = _no_earlier(wire, rule, retry_after or 0.0) + _headers(denial)
     return PolicyError(message, status=429, code=code(rule), retry_after=retry_after, headers=headers)
+
+
+def _no_earlier(wire: bytes, rule: LimitRule, retry_after: float) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers; none of this rule's unit says that it is whole before a retry may work."""
+    reset = b"x-ratelimit-reset-%b" % rule.unit.replace("_", "-").encode()
+    found = []
+    for line in wire.splitlines():
+        name, _, value = line.partition(b": ")
+        if name == reset and int(value.removesuffix(b"s")) < retry_after:
+            value = b"%ds" % up(retry_after)
+        found.append((name, value))
+    return tuple(found)
 
 
 def cut(denial: Denial, left: int, whole: float, stated: bool) -> PolicyError:
@@ -94,6 +105,6 @@ def _headers(denial: Denial) -> tuple[tuple[bytes, bytes], ...]:
         return ()
     show = _dollars if rule.unit == "usd" else str
     told = {"limit": show(rule.amount), "remaining": show(max(denial.remaining, 0))}
-    told |= {"reset": f"{up(max(denial.retry_after, 0.0))}s"} if rule.unit != "concurrent" else {}
+    told |= {"reset": f"{up(max(denial.retry_after, 1.0))}s"} if rule.unit != "concurrent" else {}
     unit = rule.unit.replace("_", "-")
     return tuple([(f"x-ratelimit-{what}-{unit}".encode(), value.encode()) for what, value in told.items()])

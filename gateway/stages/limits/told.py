@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.core.limit import Bucket
+from gateway.core.limit import Bucket, lasts
 from gateway.core.ports import Leases
 
 
@@ -36,7 +36,9 @@ class Shown:
         known = b"%b%d\r\n%b" % (limit, rule.amount, remaining)
         self.any = known + b"%d\r\n" + reset + b"%ds\r\n"
         self.whole = self.any % (rule.amount, 0)
-        self.part = known + b"%d\r\n" + reset + b"%ds\r\n" % (up(rule.seconds) if rule.amount else 0)
+        # Of what this very call took nothing has gone by: it counts for the whole of the window.
+        whole_in = up(lasts(rule.seconds)) if rule.amount else 0
+        self.part = known + b"%d\r\n" + reset + b"%ds\r\n" % whole_in
 
     def tightest(self, buckets: Sequence[Bucket]) -> bytes:
         """Of several buckets the one with the least left; one whose standing nobody knows says nothing."""

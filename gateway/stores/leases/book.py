@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from gateway.core.limit import LimitRule, Raise, Spent, matches
+from gateway.core.limit import SLICES, LimitRule, Raise, Spent, matches
 from gateway.stores.leases.account import Account
 from gateway.stores.leases.raises import Raises
 from gateway.stores.leases.upstream import Upstream
-from gateway.stores.leases.window import SLICES, bounds
+from gateway.stores.leases.window import bounds
 
 MOST = 100_000  # accounts; when none of them can be dropped, new ones are refused
 _SWEEP = 256

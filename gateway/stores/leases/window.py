@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-SLICES = 60
+from gateway.core.limit import SLICES, slice_us
 
 _FIXED = {"minute": 60, "hour": 3600}
 
@@ -53,7 +53,7 @@ class RollingWindow:
         self.limit = limit
         self.seconds = seconds
         # Whole microseconds, rounded up, so that slice borders are exact and 60 of them cover the window.
-        self._slice = math.ceil(seconds * 1_000_000 / SLICES)
+        self._slice = slice_us(seconds)
         self._slices: deque[list[int]] = deque()  # [index, amount], oldest first
         self._used = 0
 

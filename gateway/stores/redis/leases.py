@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.codec import dumps
-from gateway.core.limit import LimitRule
+from gateway.core.limit import SLICES, LimitRule, slice_us
 from gateway.stores.redis.client import Lost, Store, Word
 from gateway.stores.redis.script import HELLO, LEASES
 
@@ -20,7 +19,6 @@ CHANNEL = "limits"
 GRACE = 1.5  # seconds that replicas have to tell an empty store what they have used
 THERE = 15.0  # seconds after its last word for which a replica counts as there
 _LATE = 0.25  # seconds beyond the deadline after which the store is to ignore a question
-_SLICES = 60
 
 
 class Forgotten(Exception):
@@ -151,11 +149,11 @@ def _window(rule: LimitRule, most: int, document: dict[str, Any]) -> tuple[str, 
         step = document["step"]
         keep = max(-(-most * step // 1000), 1_000_000)
         return f"{rule.unit}.g.{rule.seconds:g}", {"kind": "gcra", "step": step, "keep": keep} | warn
-    part = math.ceil(rule.seconds * 1_000_000 / _SLICES)
+    part = slice_us(rule.seconds)
     return f"{rule.unit}.r.{rule.seconds:g}", {
         "kind": "roll",
         "slice": part,
-        "keep": part * (_SLICES + 1),
+        "keep": part * (SLICES + 1),
     } | warn
 
 
