@@ -33,7 +33,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.charges: Charges = ()
-        self.degraded = False
+        self.degraded = self.unusual = False
 
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """A bucket without an account."""

@@ -128,13 +128,14 @@ class Denial:
     """Why a hold was refused: the first bucket that had no room.
 
     `retry_after` is in seconds, of all full buckets the longest. An amount above `rule.amount`
-    never fits, however long the caller waits.
+    never fits, however long the caller waits. `raised` is what raises add to it.
     """
 
     rule: LimitRule
     value: str
     remaining: int
     retry_after: float
+    raised: int = 0
 
 
 class Standing(NamedTuple):

@@ -108,6 +108,7 @@ class Leases(Protocol):
     """
 
     degraded: bool  # the store that replicas share is lost, and each rule's `on_store_loss` holds
+    unusual: bool  # that, or a raise is in force: what is told of limits is not what was made beforehand
 
     def bucket(self, rule: LimitRule, value: str) -> Bucket:
         """The bucket of a rule for one scope value (`core.limit.scope_value`); the same object each time."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from gateway.compiled import mypyc_attr
-from gateway.core.limit import UNITS, LimitRule
+from gateway.core.limit import UNITS, Denial, LimitRule
 
 REQUESTS: Final = 0  # places in UNITS
 CONCURRENT: Final = 3
@@ -62,7 +62,7 @@ class LeasedBucket(_Reported):
     of it goes through `add`, so that `base - free` is what they have used since the last report.
     """
 
-    __slots__ = ("asked_at", "asking_until", "denied", "peak", "value")
+    __slots__ = ("asked_at", "asking_until", "denied", "peak", "raised", "value")
 
     def __init__(self, name: str, rule: LimitRule, value: str) -> None:
         self.name = name
@@ -82,6 +82,7 @@ class LeasedBucket(_Reported):
         self.peak = 0  # the largest amount taken lately
         self.asked_at = 0.0
         self.asking_until = 0.0  # stock has been asked for; until the answer, or then
+        self.raised = 0  # what the limit has on top of its rule's amount, as the authority last said
         self.denied = NEVER
         self.tight_until = 0.0  # until then somebody else waits: what becomes free goes straight back
 
@@ -121,6 +122,11 @@ class LeasedBucket(_Reported):
         """Whether the authority has lately said that there is not so much left."""
         return now < self.denied.until and amount > self.denied.left + self.free
 
+    def denial(self, now: float) -> Denial:
+        """The authority's last word, for one more call."""
+        remaining = max(self.denied.left + self.free, 0)
+        return Denial(self.rule, self.value, remaining, max(self.denied.retry_at - now, 0.0), self.raised)
+
     def appetite(self, amount: int, now: float) -> int:
         """What to ask for beyond the need, settling where a second brings one to four asks."""
         if amount > self.peak:
@@ -137,8 +143,8 @@ class LeasedBucket(_Reported):
         return self.stock
 
     def granted(self, answer: list[Any], now: float) -> None:
-        """Units from the authority, with how it stands there: [name, units, left, tight, memory]."""
-        _, units, left, tight, memory = answer
+        """Units from the authority, with how it stands there: [name, units, left, tight, memory, raised]."""
+        _, units, left, tight, memory, _ = answer
         self.left = left
         self.free += units  # as `add` does
         self.base += units
@@ -154,8 +160,8 @@ class LeasedBucket(_Reported):
             self.denied = Refusal(now + memory if memory else 0.0, self.left, self.denied.retry_at)
 
     def refused(self, answer: list[Any], now: float) -> None:
-        """No units: [name, left, retry, memory], with seconds until a retry may work."""
-        _, self.left, retry, memory = answer
+        """No units: [name, left, retry, memory, raised], with seconds until a retry may work."""
+        _, self.left, retry, memory, _ = answer
         self.denied = Refusal(now + memory, self.left, now + retry)
 
 

@@ -6,9 +6,9 @@ which they report what was used):
     to the authority    ask     asks: [[id, [[name, need, want, deposit, used, over]…]]…]   id 0: stock only
                         used    used: [[name, used, over]…]
                         return  units: [[name, units, used, over]…], recall: whether it answers one
-    from the authority  grant   answers: [[id, true, [[name, units, left, tight, memory]…]]
-                                         | [id, false, [[name, left, retry, memory]…]]…]
-                                open: [name…]   refusals to forget;  left: [[name, left]…]
+    from the authority  grant   answers: [[id, true, [[name, units, left, tight, memory, raised]…]]
+                                         | [id, false, [[name, left, retry, memory, raised]…]]…]
+                                open: [name…]   refusals to forget;  left, raised: [[name, units]…]
                         recall  names: [name…], tight: seconds
                         store   lost: whether the store that replicas share does not answer
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from gateway.core.errors import FaultError
@@ -61,6 +61,7 @@ class LeaseClient:
         self._touch = self._stock.touch
         self.counts = {} if counts is None else counts
         self.degraded = False  # the store that replicas share is lost: `on_store_loss` holds
+        self.unusual = False
         self._waiters: dict[int, Waiter] = {}
         self._impatience = Impatience(self._waiters, clock, later, self._give_up)
         self._last_id = 0
@@ -233,8 +234,8 @@ class LeaseClient:
             elif self.degraded and bucket.rule.on_store_loss == "closed" and not bucket.shadow:
                 raise unavailable(bucket.rule)
             elif not bucket.shadow:
-                remaining = max(bucket.denied.left + bucket.free, 0)
-                return Denial(bucket.rule, bucket.value, remaining, max(bucket.denied.retry_at - now, 0.0))
+                denial: Denial = bucket.denial(now)
+                return denial
         return None if unknown else self._overdraw(charges, tokens, micros, "shadow")
 
     def _overdraw(self, charges: Charges, tokens: int, micros: int, why: str) -> Hold:
@@ -257,17 +258,17 @@ class LeaseClient:
         """A `grant`, `recall` or `store` from the authority."""
         if message["t"] == "store":
             self.degraded = message["lost"]
-            return
-        if message["t"] == "recall":
+        elif message["t"] == "recall":
             self._stock.recall(message["names"], message["tight"])
-            return
-        self._stock.hear(message.get("open", ()), message.get("left", ()))
-        for number, granted, answers in message.get("answers", ()):
+        else:
+            self._stock.hear(message)
+            self._answered(message.get("answers", ()))
+        self.unusual = self.degraded or len(self._stock.raised) > 0
+
+    def _answered(self, answered: Iterable[Sequence[Any]]) -> None:
+        for number, granted, answers in answered:
             waiter = self._waiters.pop(number, None)
-            if granted:
-                self._stock.granted(answers, waited=waiter is not None)
-            else:
-                self._stock.denied(answers)
+            self._stock.granted(answers, waiter is not None) if granted else self._stock.denied(answers)
             if waiter:
                 self._conclude(waiter)
 

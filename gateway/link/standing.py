@@ -19,14 +19,15 @@ class Standings:
     def of(self, bucket: LeasedBucket) -> Standing:
         """What other workers hold counts as used."""
         rule = bucket.rule
-        remaining = min(max(bucket.left + bucket.free, 0), rule.amount)
-        reset = lasts(rule.seconds) if remaining < rule.amount else 0.0
+        amount = rule.amount + bucket.raised
+        remaining = min(max(bucket.left + bucket.free, 0), amount)
+        reset = lasts(rule.seconds) if remaining < amount else 0.0
         if rule.calendar:
             reset = self._end(rule.calendar, rule.zone)
         elif rule.burst:  # flows back at the rate of the limit
             remaining = min(remaining, rule.burst)
-            reset = (rule.burst - remaining) * rule.seconds / rule.amount
-        return Standing(rule.amount, remaining, reset)
+            reset = (rule.burst - remaining) * rule.seconds / amount
+        return Standing(amount, remaining, reset)
 
     def _end(self, calendar: str, zone: str) -> float:
         """Seconds until the window ends."""

@@ -5,9 +5,9 @@ See link/leases.py for the messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from gateway.core.limit import LimitRule
 from gateway.link.bucket import CLEAN, REQUESTS, LeasedBucket
@@ -47,6 +47,7 @@ class Stock:
         self._prompt = prompt
         # All buckets somebody refers to; and those with a lease or something to report, kept alive.
         self._known: WeakValueDictionary[str, LeasedBucket] = WeakValueDictionary()
+        self.raised: WeakSet[LeasedBucket] = WeakSet()  # those that have more than their rule's amount
         # Each of the latter stands once, under the era in which it is to be looked at.
         self._due: dict[int, list[LeasedBucket]] = {}
         self.size = 0  # how many buckets have a lease or something to report
@@ -157,6 +158,7 @@ class Stock:
                 self._post({"t": "return", "units": [[answer[0], answer[1], 0, 0]], "recall": False})
                 continue
             bucket.granted(answer, now)
+            self._raise(bucket, answer[5])
             bucket.era = self.era
             self._keep(bucket)
             if not waited and answer[1] and now < bucket.tight_until:
@@ -168,15 +170,24 @@ class Stock:
         for answer in answers:
             if bucket := self._known.get(answer[0]):
                 bucket.refused(answer, now)
+                self._raise(bucket, answer[4])
 
-    def hear(self, opened: Iterable[str], left: Iterable[Sequence[Any]]) -> None:
-        """Refusals to forget, and how buckets stand."""
-        for name in opened:
+    def hear(self, told: Mapping[str, Any]) -> None:
+        """Refusals to forget, how buckets stand, and what they have on top of their rule's amount."""
+        for name in told.get("open", ()):
             if bucket := self._known.get(name):
                 bucket.denied = bucket.denied._replace(until=0.0)
-        for name, units in left:
+        for name, units in told.get("left", ()):
             if bucket := self._known.get(name):
                 bucket.left = units
+        for name, units in told.get("raised", ()):
+            if bucket := self._known.get(name):
+                self._raise(bucket, units)
+
+    def _raise(self, bucket: LeasedBucket, more: int) -> None:
+        if more != bucket.raised:
+            bucket.raised = more
+            (self.raised.add if more else self.raised.discard)(bucket)
 
     def recall(self, names: list[str], tight: float) -> None:
         """Somebody else is in want: hand back what is unused, now and for `tight` seconds."""

@@ -85,7 +85,10 @@ def test_a_change_is_with_all_workers_when_its_answer_comes(gateway: Gateway) ->
         secret = made.json()["key"]
         assert {gateway.post(CHAT, key=secret)[0] for _ in range(3)} == {200}
         assert client.post("/limits/per-key/raises", json={"by": 2, "for": "1h"}).status_code == 201
-        assert [gateway.post(CHAT, key=secret)[0] for _ in range(3)] == [200, 200, 429]
+        answers = [gateway.post(CHAT, key=secret) for _ in range(3)]
+        assert [answer[0] for answer in answers] == [200, 200, 429]
+        assert {answer[1]["x-ratelimit-limit-requests"] for answer in answers} == {"5"}
+        assert b"limit per-key of 5 requests" in answers[2][2]
         narrowed = client.patch(
             "/keys/at-once", json={"models": ["other"]}, headers={"if-match": made.headers["etag"]}
         )

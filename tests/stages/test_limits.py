@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,14 @@ from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
 from gateway.core.errors import PolicyError
 from gateway.core.hold import Hold
-from gateway.core.limit import Denial, LimitRule
+from gateway.core.limit import Denial, LimitRule, Raise
 from gateway.core.principal import KeyEntry
 from gateway.core.route import ModelRule, Plan, Target
 from gateway.core.usage import ESTIMATED, PROVIDER, UNKNOWN, Usage
+from gateway.link.leases import local
 from gateway.stages.limits import DEFAULT_OUTPUT, Limits
 from gateway.stages.limits.refusal import refused as build_refusal
+from gateway.stores.leases import Authority
 from tests.stages.given import Nowhere, call, entry, parts
 
 PRICES = PriceList({"m": Price.of({"input": 1.0, "output": 2.0})})
@@ -687,10 +690,46 @@ def test_the_refusal_that_the_documentation_shows_is_what_is_said() -> None:
     assert build_refusal(Denial(rule, "acme/m", 812, 939.2), ((bucket, 1100),), b"").message == shown
 
 
+@pytest.mark.parametrize("burst", [0, 15])
+def test_a_raise_shows_in_what_is_told_and_in_the_refusal(burst: int) -> None:
+    rule = LimitRule("r", ("key",), "requests", 10, 3600.0, burst=burst)
+    authority = Authority((rule,))
+    stage = Limits({}, replace(parts(limits=(rule,), prices=PRICES), leases=local(authority)))
+    first = chat()
+    run(lambda: stage.admit(first))
+    assert told(first)[b"x-ratelimit-limit-requests"] == b"10"
+
+    def deliver(messages: list[tuple[int, dict[str, Any]]]) -> None:
+        for _, message in messages:
+            stage._leases.receive(message)  # type: ignore[attr-defined]
+
+    deliver(authority.replace_raises([Raise("a", "r", 5, time.time() + 3600)]))
+    later = [same(first) for _ in range(14)]
+    run(*[lambda call=call: stage.admit(call) for call in later])
+    assert [told(call)[b"x-ratelimit-limit-requests"] for call in later] == [b"15"] * 14
+    assert [told(call)[b"x-ratelimit-remaining-requests"] for call in later] == [
+        b"%d" % n for n in range(13, -1, -1)
+    ]
+    error = refused(stage, [same(first)])
+    assert "limit r of 15 requests in" in error.message
+    assert dict(error.headers)[b"x-ratelimit-limit-requests"] == b"15"
+    deliver(authority.replace_raises([]))
+    error = refused(stage, [same(first)])
+    assert "limit r of 10 requests in" in error.message
+    assert dict(error.headers)[b"x-ratelimit-limit-requests"] == b"10"
+
+
+def test_a_raise_of_a_unit_that_refusals_alone_tell_shows_there() -> None:
+    rule = LimitRule("r", ("key",), "usd", 2_000_000, calendar="month")
+    error = build_refusal(Denial(rule, "k", 0, 60.0, raised=500_000), (), b"")
+    assert "limit r of $2.5 per calendar month" in error.message
+    assert dict(error.headers)[b"x-ratelimit-limit-usd"] == b"2.5"
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_an_answer_says_that_the_shared_store_is_lost(lost: bool) -> None:
     stage = limits(LimitRule("r", ("key",), "requests", 9, 60.0))
-    stage._leases.degraded = lost
+    stage._leases.degraded = stage._leases.unusual = lost
     made = chat()
     run(lambda: stage.admit(made))
     assert made.reasons.get("limits") == ("store_lost" if lost else None)

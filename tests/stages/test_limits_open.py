@@ -134,7 +134,7 @@ def test_a_stream_that_is_cut_by_a_guess_makes_the_guess_smaller() -> None:
 class Slowly:
     """An authority that answers later, and has so much."""
 
-    degraded = False
+    degraded = unusual = False
 
     def __init__(self, has: int) -> None:
         self.has, self.waiting, self.asked = has, [], []  # type: ignore[var-annotated]

@@ -151,6 +151,31 @@ def test_a_raise_gives_more_until_it_ends_and_only_to_whom_it_names() -> None:
     assert sum(world.call(n % 2, (few, "acme", 1)).admitted for n in range(9)) == 2
 
 
+def test_workers_know_by_how_much_a_bucket_is_raised_as_long_as_it_is() -> None:
+    many = rule(amount=100)
+    world = World([many], 2)
+    buckets = [client.bucket(many, "acme") for client in world.clients.values()]
+
+    def stand() -> list[tuple[int, bool]]:
+        found = [
+            client.standing(bucket).limit
+            for client, bucket in zip(world.clients.values(), buckets, strict=True)
+        ]
+        return list(zip(found, [client.unusual for client in world.clients.values()], strict=True))
+
+    assert world.call(0, (many, "acme", 1)).admitted
+    world.post(world.authority.replace_raises([Raise("r1", many.id, 5, world.clock.wall() + 30, "a*")]))
+    world.pump()
+    assert stand() == [(105, True), (100, False)]  # the other has nothing of it yet
+    assert world.call(1, (many, "acme", 1)).admitted
+    assert stand() == [(105, True), (105, True)]
+    assert world.call(0, (many, "acme", 106)).denial.raised == 5
+    world.wait(31)
+    assert world.call(0, (many, "acme", 1)).admitted and world.call(1, (many, "acme", 1)).admitted
+    assert stand() == [(100, False), (100, False)]
+    assert world.call(0, (many, "acme", 106)).denial.raised == 0
+
+
 def test_a_raise_taken_back_acts_at_once() -> None:
     places = rule("concurrent", 1)
     world = World([places], 2)

@@ -20,10 +20,10 @@ def refused(denial: Denial, charges: Charges, wire: bytes) -> PolicyError:
     """For a call that has not been sent. `wire` are its x-ratelimit-* headers."""
     rule = denial.rule
     needed = next((n for bucket, n in charges if bucket.rule is rule and bucket.value == denial.value), 1)
-    message = f"{_named(rule)} leaves no room: {_amount(rule, denial.remaining)} left, "
+    message = f"{_named(denial)} leaves no room: {_amount(rule, denial.remaining)} left, "
     message += f"{_amount(rule, needed)} needed. "
     retry_after: float | None = max(denial.retry_after, 1.0)
-    if needed > _largest(rule):
+    if needed > (rule.burst or rule.amount + denial.raised):
         message += "This call is larger than the limit itself; ask for fewer tokens."
         retry_after = None
     else:
@@ -54,7 +54,7 @@ def cut(denial: Denial, left: int, whole: float, stated: bool) -> PolicyError:
     if rule.seconds:
         whole *= _SLICED
     retry_after = max(denial.retry_after, whole, 1.0)
-    message = f"{_named(rule)} was reached while this answer was streaming: {_amount(rule, left)} left, "
+    message = f"{_named(denial)} was reached while this answer was streaming: {_amount(rule, left)} left, "
     message += "by what its provider has counted. " if stated else "by what its text comes to. "
     message += f"What came so far is charged. Try again in {up(retry_after)} s."
     return PolicyError(message, status=429, code=code(rule), retry_after=retry_after)
@@ -68,12 +68,9 @@ def unpriced(rule: LimitRule, model: str) -> PolicyError:
     return PolicyError(message + "pass: its cost could not be counted.", code="policy_model_unpriced")
 
 
-def _largest(rule: LimitRule) -> int:
-    return rule.burst or rule.amount
-
-
-def _named(rule: LimitRule) -> str:
-    amount = f"limit {rule.id} of {_amount(rule, rule.amount)}{_window(rule)}"
+def _named(denial: Denial) -> str:
+    rule = denial.rule
+    amount = f"limit {rule.id} of {_amount(rule, rule.amount + denial.raised)}{_window(rule)}"
     scope = "/".join(rule.scope)
     return f"The gateway's {amount}" if scope == "global" else f"The {amount} per {scope}"
 
@@ -104,7 +101,7 @@ def _headers(denial: Denial) -> tuple[tuple[bytes, bytes], ...]:
     if rule.unit in _TOLD:
         return ()
     show = _dollars if rule.unit == "usd" else str
-    told = {"limit": show(rule.amount), "remaining": show(max(denial.remaining, 0))}
+    told = {"limit": show(rule.amount + denial.raised), "remaining": show(max(denial.remaining, 0))}
     told |= {"reset": f"{up(max(denial.retry_after, 1.0))}s"} if rule.unit != "concurrent" else {}
     unit = rule.unit.replace("_", "-")
     return tuple([(f"x-ratelimit-{what}-{unit}".encode(), value.encode()) for what, value in told.items()])

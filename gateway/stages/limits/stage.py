@@ -20,7 +20,7 @@ from gateway.stages.limits.form import Form
 from gateway.stages.limits.growth import Growth
 from gateway.stages.limits.refusal import refused, unpriced
 from gateway.stages.limits.terms import MODEL, Compiler, Terms
-from gateway.stages.limits.told import wire
+from gateway.stages.limits.told import anew, wire
 
 
 class Limits(Stage):
@@ -70,8 +70,8 @@ class Limits(Stage):
                     call.memo["ratelimit"] = wire(form.shown, terms.buckets)
                     if lesson is not None:
                         call.memo["claim"] = lesson
-                    if self._leases.degraded:
-                        _say_lost(call)
+                    if self._leases.unusual:
+                        self._remark(call, terms)
                     return None
         claim = Claim(call, terms)
         if not terms.buckets:
@@ -154,17 +154,17 @@ class Limits(Stage):
         call.reasons["limit"] = denial.rule.id
         if self._leases.degraded:
             _say_lost(call)
-        raise refused(denial, charges, wire(terms.form.shown, terms.buckets))
+        raise refused(denial, charges, anew(terms.form.shown, terms.buckets))
 
     # -- the hold
 
     def _keep(self, call: Call, terms: Terms, claim: Claim | None, hold: Hold) -> None:
         """Keep the hold, have the answer stay within it, and tell how the limits stand."""
         call.hold = hold
-        if self._leases.degraded:
-            _say_lost(call)
         if terms.form.shown:
             call.memo["ratelimit"] = wire(terms.form.shown, terms.buckets)
+        if self._leases.unusual:
+            self._remark(call, terms)
         if claim is None or not terms.form.measured:
             return
         call.memo["claim"] = claim
@@ -173,6 +173,13 @@ class Limits(Stage):
             claim.restrain(call)
             if call.stream and terms.form.growing:
                 call.memo["growth"] = Growth(call, hold, claim, self._leases, self._counts)
+
+    def _remark(self, call: Call, terms: Terms) -> None:
+        """The store that replicas share is lost, or some limit is raised: that is told, too."""
+        if self._leases.degraded:
+            _say_lost(call)
+        if terms.form.shown:
+            call.memo["ratelimit"] = anew(terms.form.shown, terms.buckets)
 
     def settle(self, call: Call) -> None:  # type: ignore[override]
         """What was used replaces what was held. Where nobody knows the usage, the hold stands."""

@@ -19,7 +19,7 @@ class Shown:
     `others` are buckets of the same unit: the tightest of them all is told.
     """
 
-    __slots__ = ("_leases", "amount", "any", "part", "place", "rivals", "sole", "whole")
+    __slots__ = ("_any", "_leases", "amount", "part", "place", "rivals", "sole", "whole")
 
     def __init__(self, leases: Leases, buckets: Sequence[Bucket], place: int, *others: int) -> None:
         bucket = buckets[place]
@@ -33,12 +33,11 @@ class Shown:
         # What is left can be read off the bucket itself, of this one and of its rivals.
         self.sole = not (rule.calendar or rule.burst) and leases.standing(bucket) is not None
         self.sole = self.sole and all([rival.sole for rival in self.rivals])
-        known = b"%b%d\r\n%b" % (limit, rule.amount, remaining)
-        self.any = known + b"%d\r\n" + reset + b"%ds\r\n"
-        self.whole = self.any % (rule.amount, 0)
+        self._any = limit + b"%d\r\n" + remaining + b"%d\r\n" + reset + b"%ds\r\n"
+        self.whole = self._any % (rule.amount, rule.amount, 0)
         # Of what this very call took nothing has gone by: it counts for the whole of the window.
         whole_in = up(lasts(rule.seconds)) if rule.amount else 0
-        self.part = known + b"%d\r\n" + reset + b"%ds\r\n" % whole_in
+        self.part = b"%b%d\r\n%b%%d\r\n%b%ds\r\n" % (limit, rule.amount, remaining, reset, whole_in)
 
     def tightest(self, buckets: Sequence[Bucket]) -> bytes:
         """Of several buckets the one with the least left; one whose standing nobody knows says nothing."""
@@ -47,7 +46,7 @@ class Shown:
         if not stated:
             return b""
         standing, best = min(stated, key=lambda pair: pair[0].remaining)
-        return best.any % (standing.remaining, up(standing.reset))
+        return best._any % (standing.limit, standing.remaining, up(standing.reset))
 
 
 def wire(shown: tuple[Shown, ...], buckets: Sequence[Bucket]) -> bytes:
@@ -63,6 +62,11 @@ def wire(shown: tuple[Shown, ...], buckets: Sequence[Bucket]) -> bytes:
         else:
             block += each.tightest(buckets)
     return block
+
+
+def anew(shown: tuple[Shown, ...], buckets: Sequence[Bucket]) -> bytes:
+    """As `wire`, where some of the limits may be raised for a while."""
+    return b"".join([each.tightest(buckets) for each in shown])
 
 
 def _least(first: Shown, left: int, buckets: Sequence[Bucket]) -> tuple[Shown, int]:

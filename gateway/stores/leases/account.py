@@ -93,6 +93,11 @@ class Account:
         return self.window.most if self.window else self.amount
 
     @property
+    def raised(self) -> int:
+        """What the raises in force add to the rule's amount."""
+        return self.amount - self.rule.amount
+
+    @property
     def used(self) -> int:
         """What the window counts."""
         return self.window.used(self._now()) if self.window else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ class Authority(Desk):
     def tick(self) -> Messages:
         """Time has passed: workers that don't answer are not waited for, idle accounts are dropped."""
         self._book.sweep(_SWEEP)
-        self._lowered(self._book.lower())
+        self._raised(self._book.lower())
         return self._flush()
 
     # ------------------------------------------------------------------ what workers report
@@ -214,8 +214,16 @@ class Authority(Desk):
 
     def replace_raises(self, raises: Iterable[Raise]) -> Messages:
         """Other raises are in force; each ends by itself."""
-        self._lowered(self._book.replace_raises(raises))
+        self._raised(self._book.replace_raises(raises))
         return self._flush()
+
+    def _raised(self, changed: Sequence[Account]) -> None:
+        """These have another amount for a while; who neither has of them nor refuses hears it when asking."""
+        for account in changed:
+            for worker in {**account.leases, **account.denied}:
+                self._out.add(worker, "raised", [account.name, account.raised])
+                self._out.add(worker, "left", [account.name, account.told])
+        self._lowered(changed)
 
     def _lowered(self, changed: Iterable[Account]) -> None:
         """These have another amount: who waits may get it, or what is unused must come back."""

@@ -103,7 +103,7 @@ class Desk:
         for part in ask.parts:
             account = part.account
             if account is None:
-                answers.append([part.name, part.need, 0, 0.0, 0.0])
+                answers.append([part.name, part.need, 0, 0.0, 0.0, 0])
                 continue
             units, tight = self._share(account, part, ask.worker)
             if units < part.need and account.unchecked:
@@ -113,7 +113,7 @@ class Desk:
             account.grant(ask.worker, units, self._at)
             memory = MEMORY[account.rule.unit] if short else 0.0
             self._restock(account, part.want)
-            answers.append([part.name, units, account.told, tight, memory])
+            answers.append([part.name, units, account.told, tight, memory, account.raised])
         self._out.add(ask.worker, "answers", [ask.id, True, answers])
 
     def _share(self, account: Account, part: Part, worker: int) -> tuple[int, float]:
@@ -154,7 +154,7 @@ class Desk:
             retry = account.retry_in(part.need)
             memory = max(min(retry, MEMORY[account.rule.unit]), 0.001)
             account.denied[ask.worker] = (now + memory, account.told)
-            answers.append([part.name, account.told, retry, memory])
+            answers.append([part.name, account.told, retry, memory, account.raised])
         self._out.add(ask.worker, "answers", [ask.id, False, answers])
 
     def _call_off(self, account: Account) -> None:

@@ -15,7 +15,7 @@ class Outbox:
         self._open: dict[int, Message] = {}  # worker → its last message, when that is a grant
 
     def add(self, worker: int, field: str, item: Any) -> None:
-        """One more item of a grant's `answers`, `open` or `left`."""
+        """One more item of a grant's `answers`, `open`, `left` or `raised`."""
         message = self._open.get(worker)
         if message is None:
             message = self._open[worker] = {"t": "grant"}
