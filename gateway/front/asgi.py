@@ -74,16 +74,17 @@ class Endpoint:
             call = self._read(self.intake, scope)
         except GatewayError as error:
             call = scopes.nobody(self.intake, scope)
-            await AsgiConversation(self.intake, call, receive, send).turn_away(error)
+            await AsgiConversation(self.intake, call, receive, send, scope).turn_away(error)
             return
-        await AsgiConversation(self.intake, call, receive, send).run()
+        await AsgiConversation(self.intake, call, receive, send, scope).run()
 
 
 class AsgiConversation:
     """One call under ASGI: body in, pipeline, answer out, and an ear on the client all the while."""
 
-    def __init__(self, intake: Intake, call: Call, receive: Receive, send: Send) -> None:
+    def __init__(self, intake: Intake, call: Call, receive: Receive, send: Send, scope: Scope) -> None:
         self.intake = intake
+        self._scope = scope
         self.pipeline: Pipeline = intake.live.pipeline
         self.call = call
         self._receive = receive
@@ -113,6 +114,7 @@ class AsgiConversation:
         except GatewayError as error:
             reply = refusal(call, error)
             if error.code == "caller_gone":  # nobody is there to be told
+                self._settled = scopes.REFUSED in self._scope
                 self._gone()
             else:
                 await self._whole(reply, close=True)

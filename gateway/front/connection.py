@@ -23,6 +23,7 @@ from gateway.front.conversation import Conversation
 from gateway.front.flow import Flow
 from gateway.front.intake import Intake
 from gateway.front.request import Head
+from gateway.front.scope import REFUSED
 from gateway.settings.schema import Bounds
 
 HEAD, BODY, BUSY, COLD, SHUT = range(5)
@@ -170,6 +171,8 @@ class ClientConnection(HttpToolsProtocol):
             return True  # it has begun nothing with this request
         if self.cycle.response_started:
             return False
+        scope: dict[str, object] = self.cycle.scope  # type: ignore[assignment]
+        scope[REFUSED] = True
         self.cycle.disconnected = True
         self.cycle.waiting_for_100_continue = False
         self.cycle.message_event.set()

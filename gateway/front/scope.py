@@ -22,6 +22,7 @@ from gateway.front.intake import Intake
 from gateway.front.request import hopeless, parse
 from gateway.observe import trace
 
+REFUSED = "penstock.refused"  # in a scope: the lane has answered this request itself, there is no call
 _AS_IT_IS = "/-._~!$&'()*+,;=:@"  # characters of a path that need no %XX
 _NEWER = ("2", "3")  # versions of HTTP without a request line: what it would say is the same
 

@@ -145,3 +145,19 @@ def test_a_refused_client_that_never_reads_why_is_cut() -> None:
             connection.connection_lost(None)
 
     asyncio.run(scenario())
+
+
+def test_a_request_that_is_refused_while_its_body_comes_in_is_no_call() -> None:
+    async def scenario() -> None:
+        async with door() as gate:
+            head = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            wire = Wire()
+            connection = gate.connect(wire)
+            connection.data_received(head + b"3\r\nabc\r\n")
+            connection.data_received(b"zz\r\n")
+            await until(lambda: not gate.live.running)
+            assert wire.written.startswith(b"HTTP/1.1 400")
+            assert gate.seen.calls == gate.seen.settled == []
+            connection.connection_lost(None)
+
+    asyncio.run(scenario())

@@ -7,7 +7,6 @@ from gateway.core.limit import Charges, Denial, LimitRule
 from gateway.stages.limits.told import up
 
 _CODES = {"usd": "policy_budget_exceeded", "concurrent": "policy_concurrency_limited"}
-_SLICED = 61 / 60  # of a rolling window: it is counted in 60 slices, and the one at hand has to be over, too
 _TOLD = ("requests", "tokens")  # units whose x-ratelimit-* stand on every answer
 
 
@@ -51,8 +50,6 @@ def cut(denial: Denial, left: int, whole: float, stated: bool) -> PolicyError:
     counts no more, where it has used all of the limit by itself, else 0.0. `stated`: by the provider's count.
     """
     rule = denial.rule
-    if rule.seconds:
-        whole *= _SLICED
     retry_after = max(denial.retry_after, whole, 1.0)
     message = f"{_named(denial)} was reached while this answer was streaming: {_amount(rule, left)} left, "
     message += "by what its provider has counted. " if stated else "by what its text comes to. "
