@@ -154,6 +154,7 @@ def test_a_request_that_is_refused_while_its_body_comes_in_is_no_call() -> None:
             wire = Wire()
             connection = gate.connect(wire)
             connection.data_received(head + b"3\r\nabc\r\n")
+            await until(lambda: gate.live.running)
             connection.data_received(b"zz\r\n")
             await until(lambda: not gate.live.running)
             assert wire.written.startswith(b"HTTP/1.1 400")
