@@ -41,6 +41,10 @@ class Revisions:
         """Whether a file of the configuration, or a secret that a command gives, has changed."""
         return self.execs.moved or fingerprint(self._watched) != self._seen
 
+    def stamp(self) -> object:
+        """What its files look like now."""
+        return fingerprint(self._watched)
+
     def reload(self) -> Settings | None:
         """Read again: the new revision, or None when it is the same or faulty (then `fault` says why)."""
         self._seen = fingerprint(self._watched)  # before reading: a later change is seen next time

@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # at run time these are imported while the workers start
 
 log = logging.getLogger("penstock")
 
+_REST = 0.05  # seconds in which a changed file has to stay as it is before it is read
+_LOOKS = 10  # at most: files that somebody writes all the time are read all the same
+
 
 class Turnover:
     """Reads changed files and hands what they say to everyone; one at a time."""
@@ -74,15 +77,25 @@ class Turnover:
             if self._unfit:
                 await self._fall_back()
             forced, self._hung_up = self._hung_up, False
-            if forced or self._revisions.changed():
-                if forced:
-                    self._report.reopen()
+            if forced:
+                self._report.reopen()
+                await self._read()
+            elif self._revisions.changed():
+                await self._written()
                 await self._read()
 
     async def reload(self) -> None:
         """Read now."""
         self.hang_up()
         await self.poll()
+
+    async def _written(self) -> None:
+        """Wait until nobody writes: a file is emptied before it is filled, and an empty one has no fault."""
+        for _ in range(_LOOKS):
+            seen = self._revisions.stamp()
+            await asyncio.sleep(_REST)
+            if self._revisions.stamp() == seen:
+                return
 
     async def _read(self) -> None:
         # In a thread: commands that give secrets take their time.
