@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from gateway.core.call import Call
@@ -9,6 +11,7 @@ from gateway.core.codec import event
 from gateway.core.errors import GatewayError
 from gateway.core.reply import Reply, Source
 from gateway.front.head import render
+from gateway.net.failure import TOTAL_TIMEOUT, failure
 from gateway.pipeline import Emitter, Pipeline
 
 if TYPE_CHECKING:
@@ -146,4 +149,15 @@ class Stream:
                 self.flush()
                 framed = b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked else piece
                 self._lane.transport.write(framed)
-            await self._lane.drained()
+            if self._lane.flow.write_paused:
+                await self._taken(getattr(source, "until", 0.0))
+
+    async def _taken(self, until: float) -> None:
+        """Wait while the client is slow, until the call's time is over (monotonic, 0.0: it has none)."""
+        try:
+            async with asyncio.timeout(until - time.monotonic() if until else None):
+                await self._lane.drained()
+        except TimeoutError:
+            target = self._call.target
+            name = target.backend if target is not None else "gateway"
+            raise failure(TOTAL_TIMEOUT, name, "its answer was not taken in time") from None

@@ -94,10 +94,20 @@ class StreamedExchange:
             while data := await self.read():
                 sink.write(data)
                 if self._running is not None:
-                    await self._running
+                    await self._taken(self._running)
         except BaseException:
             self.close()
             raise
+
+    async def _taken(self, running: asyncio.Future[None]) -> None:
+        """Wait while what has come is not taken, until the time is over."""
+        try:
+            async with asyncio.timeout(self.until - monotonic()):
+                await running
+        except TimeoutError:
+            self._give_up(TOTAL_TIMEOUT)
+            assert self._error is not None
+            raise self._error from None
 
     def held(self, limit: int) -> bytes | None:
         """See `net.port.Exchange`: nothing is read before somebody waits for it."""

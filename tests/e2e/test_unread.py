@@ -19,7 +19,7 @@ from tests.e2e.running import Running, free_ports, until
 from tests.e2e.test_processes import refuses
 
 LIMIT = '\n[[limits]]\nscope = "key"\nconcurrent = 1\n'
-SIZE = 24 << 20  # more than all buffers between provider and client hold
+SIZE = 80 << 20  # more than all buffers between provider and client can grow to
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -579,6 +580,26 @@ def test_a_listening_stage_sees_whole_events_and_may_hold_them_back(stage: type[
         async with door(lambda call: stream(source), stages=(stage(),)) as gate:
             _, _, body = await gate.ask(post(BODY))
             assert unchunk(body) == b"DATA: ONE\n\nDATA: TWO\n\nDATA: END"
+
+    asyncio.run(scenario())
+
+
+def test_a_listening_stage_waits_for_a_client_that_takes_nothing_until_the_calls_time_is_over() -> None:
+    async def scenario() -> None:
+        source = Pieces(b"data: one\n\n", b"data: two\n\n")
+        source.until = time.monotonic() + 0.2  # type: ignore[attr-defined]
+        async with door(lambda call: stream(source), stages=(SlowShout(),)) as gate:
+            wire = Wire()
+            connection = gate.connect(wire)
+            connection.pause_writing()
+            connection.data_received(post(BODY))
+            async with asyncio.timeout(30):
+                while not gate.seen.settled:
+                    await asyncio.sleep(0.01)
+            (call,) = gate.seen.settled
+            assert (call.outcome, call.code) == ("truncated", "upstream_total_timeout")
+            assert source.closed.is_set()
+            connection.connection_lost(None)
 
     asyncio.run(scenario())
 

@@ -410,6 +410,21 @@ def test_cancelling_the_wait_for_the_body_cuts_the_connection(way: Way, form: st
     run(scenario())
 
 
+def test_a_sink_that_takes_nothing_has_until_the_time_is_over(way: Way) -> None:
+    async def scenario() -> None:
+        async with way(stall(CHUNKED + b"3\r\nabc\r\n"), Deadlines(total=1.0)) as (there, _):
+            exchange = await there.send(ask())
+
+            class Slow:
+                def write(self, data: bytes) -> None:
+                    exchange.pause()
+
+            error = await fails(exchange.pipe(Slow()))
+            assert error.code == "upstream_total_timeout"
+
+    run(scenario())
+
+
 def test_a_sink_that_fails_ends_the_pipe_with_its_error(way: Way) -> None:
     class Broken:
         def write(self, data: bytes) -> None:
