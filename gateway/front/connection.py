@@ -205,10 +205,8 @@ class ClientConnection(HttpToolsProtocol):
         self.deadline = 0.0
         if self.transport.is_closing() or self._state == SHUT:
             self._ebb()
-        elif (
-            self._state == COLD and not self._left
-        ):  # the call has deadlines of its own; it may close by itself
-            self.deadline = time.monotonic() + LINGER
+        elif self._state == COLD and not self._left:
+            self.deadline = time.monotonic() + LINGER  # the call has its own; look whether it has closed
         elif self._state in (BODY, COLD) or (self._state == HEAD and self._held):
             late = "head" if self._state == HEAD else "body"
             self._refuse(

@@ -132,6 +132,30 @@ def test_a_client_that_reads_slowly_is_not_cut_while_it_reads() -> None:
     asyncio.run(scenario())
 
 
+def test_an_answer_of_the_cold_lane_that_was_cut_off_and_is_not_read_leaves_no_connection_behind() -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with door(lambda call: never()) as gate:
+            wire = Wire()
+            connection = gate.connect(wire)
+            connection.data_received(kept_alive(PATHS[1]))
+            await until(lambda: gate.live.running)
+            connection.overdue()
+            assert connection.deadline > 0 and not wire.ended  # the call goes on
+            wire.unread = 1000
+            wire.close()
+            connection.overdue()
+            assert connection.deadline > 0 and not wire.aborted
+            connection.overdue()
+            assert wire.aborted
+            connection.connection_lost(None)
+            await until(lambda: not gate.live.running)
+
+    asyncio.run(scenario())
+
+
 def test_a_refused_client_that_never_reads_why_is_cut() -> None:
     async def scenario() -> None:
         async with door() as gate:
