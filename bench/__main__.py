@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bench import machine, peers, report
 from bench.gateway import POLICIES
-from bench.rows import Options, table
+from bench.row import Options
+from bench.rows import table
 
 
 def arguments() -> argparse.Namespace:

@@ -26,7 +26,8 @@ from pathlib import Path
 from bench import load, reference, streams
 from bench.gateway import KEY, gateway, workers_of
 from bench.process import Server
-from bench.rows import CHAT, LOAD_CORE, SERVER_CORE
+from bench.row import CHAT
+from bench.rows import LOAD_CORE, SERVER_CORE
 
 # Loaded by the interpreter's start-up (PYTHONPATH): every Python process of the gateway that is
 # asked to end writes its profile; the worker's is the one with the data plane in it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.rows import Row
+from bench.row import Row
 
 
 def spread(values: list[float]) -> str:

@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench import latency, load, peers, reference, streams
 from bench.gateway import KEY, gateway, workers_of
-from bench.process import Server, cpu_seconds, queued_seconds, rss
+from bench.process import Server, queued_seconds, rss
+from bench.row import CHAT, Options, Row
+from bench.scaling import scaling
 
-CHAT = "/v1/chat/completions"
 SERVER_CORE, LOAD_CORE = "0", "1"
-
-
-@dataclass(slots=True)
-class Options:
-    """How thorough a run is."""
-
-    rounds: int = 3
-    seconds: float = 6.0
-    streams: int = 1000
-    python: str = sys.executable
-    peers: bool = True
-    say: Callable[[str], None] = print
-
-
-@dataclass(slots=True)
-class Row:
-    """One line of the table. `values` holds one figure per round, by whose it is."""
-
-    key: str
-    what: str
-    must: str
-    aim: str
-    unit: str
-    values: dict[str, list[float]] = field(default_factory=dict)
-    measured: dict[str, list[float]] = field(default_factory=dict)  # what must and aim speak of
-    void: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, name: str, value: float) -> None:
-        """Note one round's figure."""
-        self.values.setdefault(name, []).append(value)
-
-    def divide(self, ours: str = "penstock", base: str = "nginx", label: str = "÷ nginx") -> None:
-        """Derive the ratio, round by round."""
-        pairs = zip(self.values.get(ours, []), self.values.get(base, []), strict=False)
-        self.measured[label] = [mine / theirs for mine, theirs in pairs]
 
 
 def cpu_per_request(options: Options, size: int, row: Row) -> Row:
@@ -177,66 +139,6 @@ def ready(options: Options, row: Row) -> Row:
     return row
 
 
-def scaling(options: Options, row: Row) -> Row:
-    """Two workers against one, in two ways.
-
-    `rps`: requests per second. Each worker has a core, shared with a load generator and an upstream
-    of its own, so that the second brings the same again of everything: without contention inside, the
-    ratio is 2 where the second core brings as much as the first. `capacity`: requests per CPU second
-    of the busiest worker; it tells what the workers could do with a core each.
-
-    What the machine makes of its second core stands beside: nginx in the same way, and `apart`, two
-    gateways of one worker each, everything of each on its own core, at once.
-    """
-    body = load.chat_body(700)
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        both, proxies = {}, {}
-        for count, cores in ((1, "0"), (2, "0,1")):
-            home = directory / str(count)
-            upstream = stack.enter_context(reference.upstream(home, cores, workers=count))
-            proxies[count] = stack.enter_context(reference.proxy(home, cores, upstream.port, workers=count))
-            server = gateway(
-                directory, cores, upstream.port, name=f"workers{count}", workers=count, python=options.python
-            )
-            both[count] = stack.enter_context(server)
-        for core, pid in enumerate(workers_of(both[2])[:2]):
-            os.sched_setaffinity(pid, {core})
-        beside = stack.enter_context(reference.upstream(directory / "beside", "1"))
-        other = gateway(directory, "1", beside.port, name="beside", python=options.python)
-        apart = [both[1], stack.enter_context(other)]
-        for number in range(options.rounds):
-            for count, server in both.items():
-                rate, capacity = _throughput([server] * count, body, options.seconds)
-                row.add(f"{count} rps", rate)
-                row.add(f"{count} capacity", capacity)
-            row.add("apart rps", _throughput(apart, body, options.seconds)[0])
-            for count, proxy in proxies.items():
-                runs = load.together([_url(proxy)] * count, KEY, body, options.seconds)
-                row.add(f"nginx {count} rps", sum(run.rate for run in runs))
-            options.say(f"  {row.key} round {number + 1}: {row.values['2 rps'][-1]:.0f} rps with two")
-    row.divide("2 rps", "1 rps", "× rps")
-    row.divide("2 capacity", "1 capacity", "× capacity")
-    row.divide("apart rps", "1 rps", "× two gateways apart")
-    row.divide("nginx 2 rps", "nginx 1 rps", "× nginx itself")
-    return row
-
-
-def _url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}{CHAT}"
-
-
-def _throughput(servers: Sequence[Server], body: bytes, seconds: float) -> tuple[float, float]:
-    """Requests per second, and per CPU second of the busiest worker; each of `servers` has its own load."""
-    urls = [_url(server) for server in servers]
-    load.together(urls, KEY, body, 1)
-    workers = sorted({pid for server in servers for pid in workers_of(server)})
-    before = [cpu_seconds(pid) for pid in workers]
-    runs = load.together(urls, KEY, body, seconds)
-    spent = [cpu_seconds(pid) - then for pid, then in zip(workers, before, strict=True)]
-    return sum(run.rate for run in runs), sum(run.requests for run in runs) / max(spent)
-
-
 def in_turns(options: Options, row: Row, servers: list[Server], cost: Callable[[Server], float]) -> None:
     """Measure every server in each round; a failure voids the row of that server."""
     for number in range(options.rounds):
@@ -269,7 +171,7 @@ def table() -> dict[str, tuple[Row, Callable[[Options, Row], Row]]]:
             memory,
         ),
         (Row("ready", "penstock serve to ready", "≤ 1.5 s", "≤ 0.8 s", "s"), ready),
-        (Row("scaling", "two workers against one", "≥ 1.8 ×", "≥ 1.95 ×", "req/s"), scaling),
+        (Row("scaling", "two workers against one", "≥ 1.8 ×", "≥ 1.95 ×", "µs, req/s"), scaling),
         (Row("large", "100 KB bodies, CPU ÷ nginx", "≤ 5", "≤ 3", "µs"), _large),
     )
     return {row.key: (row, measure) for row, measure in rows}
