@@ -11,6 +11,8 @@ The body is OpenAI's error shape: {"error": {message, type, param, code, request
 
 from __future__ import annotations
 
+from gateway.core.codec import event
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -65,6 +67,15 @@ class GatewayError(Exception):
                 "request_id": request_id,
             }
         }
+
+    def event(self, endpoint: str, request_id: str) -> bytes:
+        """What ends a stream that can't go on, as its clients look for it: OpenAI's for `error` in the data,
+        Anthropic's for the event's type (Streaming messages, "Error events").
+        """
+        document = self.document(request_id)
+        if endpoint == "messages":
+            return event({"type": "error", **document}, b"error")
+        return event(document)
 
 
 class CallerError(GatewayError):

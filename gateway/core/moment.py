@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
@@ -27,3 +28,15 @@ def moment(text: str) -> datetime:
         return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
     except OverflowError:
         raise ValueError("beyond the years 1 to 9999") from None
+
+
+def pause(value: bytes, now: float) -> float | None:
+    """Seconds that a `retry-after` asks for, as a number or as a date (RFC 9110, 10.2.3); None where it is
+    neither. `now`: epoch seconds.
+    """
+    if value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value.decode("ascii")).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None

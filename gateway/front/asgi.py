@@ -19,7 +19,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.call import Call
-from gateway.core.codec import event
 from gateway.core.errors import CallerError, FaultError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
@@ -247,7 +246,7 @@ class AsgiConversation:
         if not self._telling:
             raise BrokenBody(error.code) from error
         self._telling = False
-        words = (b"" if clean else b"\n\n") + event(error.document(self.call.id))
+        words = (b"" if clean else b"\n\n") + error.event(self.call.endpoint, self.call.id)
         await self._out.last({"type": "http.response.body", "body": words, "more_body": False})
 
     async def _late(self) -> None:

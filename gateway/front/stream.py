@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.core.call import Call
-from gateway.core.codec import event
 from gateway.core.errors import GatewayError
 from gateway.core.reply import Reply, Source
 from gateway.front.head import render
@@ -99,7 +98,7 @@ class Stream:
             return
         self.flush()
         mark = b"" if self._tap is None or self._tap.clean else b"\n\n"
-        self.end(mark + event(error.document(self._call.id)))
+        self.end(mark + error.event(self._call.endpoint, self._call.id))
 
     def drop(self) -> None:
         """Forget the head: another answer takes its place."""

@@ -12,6 +12,7 @@ from gateway.core.capture import chosen
 from gateway.core.cost import of_call
 from gateway.core.errors import FaultError, UpstreamError
 from gateway.core.group import Tenant
+from gateway.core.moment import pause
 from gateway.core.parts import Parts
 from gateway.core.ports import Stage
 from gateway.core.record import opened
@@ -162,8 +163,9 @@ def _pause(error: UpstreamError) -> float:
 def _stated(reply: Reply) -> float:
     """The same, as a provider says it in its answer (RFC 9110, 10.2.3)."""
     for name, value in reply.headers:
-        if name == b"retry-after" and value.isdigit():
-            return float(value[:9])
+        if name == b"retry-after":
+            seconds = pause(value, time.time())
+            return math.inf if seconds is None else seconds
     return math.inf
 
 

@@ -19,6 +19,14 @@ def test_a_key_rests_as_long_as_the_provider_says() -> None:
     assert sorted(names(keyring, 2)) == ["a", "b"]
 
 
+def test_a_time_to_come_back_may_be_a_date() -> None:
+    keyring = Keyring([b"a", b"b"], lambda: 0.0)
+    first, second = keyring.pick(), keyring.pick()
+    keyring.refused(first, 429, b"Thu, 01 Jan 1970 00:00:00 GMT")
+    keyring.refused(second, 429, b"Fri, 31 Dec 9999 23:59:59 GMT")
+    assert (first.until, second.until) == (0.0, LONGEST)
+
+
 def test_without_a_word_it_rests_a_while_and_never_for_ever() -> None:
     now = [0.0]
     keyring = Keyring([b"a", b"b"], lambda: now[0])

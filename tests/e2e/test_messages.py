@@ -58,8 +58,13 @@ def test_a_message_whose_provider_tells_no_usage_is_counted(gateway: Gateway, st
     assert row["output"] == count("m", "".join(words(12)))
 
 
-def test_a_message_that_breaks_off_is_truncated(gateway: Gateway) -> None:
-    row = gateway.row(request_id(whole(gateway.url, KEY, message("fault;die_after=9"))))
+def test_a_message_that_breaks_off_is_truncated_and_says_so_as_its_clients_look_for_it(
+    gateway: Gateway,
+) -> None:
+    answer = whole(gateway.url, KEY, message("fault;die_after=9"))
+    last = body(answer).rsplit(b"\n\n", 2)[1]
+    assert last.startswith(b'event: error\ndata: {"type":"error","error":{"message":')
+    row = gateway.row(request_id(answer))
     assert (row["outcome"], row["usage_source"]) == ("truncated", "estimated")
     assert row["output"] > 0
 

@@ -149,6 +149,7 @@ def saying(*stated: str | None) -> list[bytes]:
         (["300", "70"], 70),
         (["70", "300"], 70),
         ([None, "70"], 70),
+        (["Fri, 31 Dec 9999 23:59:59 GMT", "70"], 70),
         (["soon"], None),
         ([None], None),
     ],

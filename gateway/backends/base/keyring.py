@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gateway.core.moment import pause
+
 log = logging.getLogger("penstock.backends")
 
 REFUSED = 60.0  # seconds a key rests that the provider does not accept (401, 403)
@@ -70,10 +72,9 @@ class Keyring:
 
     def refused(self, credential: Credential, status: int, retry_after: bytes | None) -> None:
         """The provider answered 401, 403 or 429 to this one."""
-        pause = LIMITED if status == 429 else REFUSED
-        if retry_after is not None and retry_after.isdigit():
-            pause = min(float(retry_after[:9]), LONGEST)
+        stated = None if retry_after is None else pause(retry_after, time.time())
+        rest = (LIMITED if status == 429 else REFUSED) if stated is None else min(stated, LONGEST)
         now = self._clock()
         if credential.until <= now:  # else it was told of already
-            log.warning("the provider answered %d to %s; that key rests %g s", status, credential.name, pause)
-        credential.until = now + pause
+            log.warning("the provider answered %d to %s; that key rests %g s", status, credential.name, rest)
+        credential.until = now + rest
