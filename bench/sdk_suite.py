@@ -22,24 +22,9 @@ from pathlib import Path
 from bench.process import Server, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-KEY = "My API Key"  # the key the SDK's tests bring
+KEY, ADMIN_KEY = "My API Key", "My Admin API Key"  # the keys the SDK's tests bring
 SPECIFICATION = "api_reference/openapi.transformed.yml"
-TESTS = [
-    f"tests/api_resources/{name}"
-    for name in (
-        "chat/test_completions.py",
-        "test_completions.py",
-        "test_embeddings.py",
-        "test_models.py",
-        "test_moderations.py",
-        "test_responses.py",
-        "test_images.py",
-        "test_files.py",
-        "test_batches.py",
-        "responses",
-        "audio",
-    )
-]
+TESTS = "tests/api_resources"
 CONFIG = """
 [server]
 listen = "127.0.0.1:{port}"
@@ -49,6 +34,10 @@ data_dir = "data"
 [[keys]]
 name = "sdk"
 key = "env:SDK_KEY"
+
+[[keys]]
+name = "sdk-admin"
+key = "env:SDK_ADMIN_KEY"
 
 [backends.mock]
 kind = "openai"
@@ -84,12 +73,13 @@ def mock(given: argparse.Namespace, directory: Path) -> Server:
 
 
 def gateway(mock_port: int, directory: Path) -> Server:
-    """The gateway in front of the mock, with the key the tests bring."""
+    """The gateway in front of the mock, with the keys the tests bring."""
     port, admin = free_port(), free_port()
     config = directory / "gateway.toml"
     config.write_text(CONFIG.format(port=port, admin=admin, mock=mock_port))
+    keys = {"SDK_KEY": KEY, "SDK_ADMIN_KEY": ADMIN_KEY}
     command = [sys.executable, "-m", "gateway", "serve", "-c", str(config)]
-    server = Server("gateway", command, port, cwd=ROOT, env={"SDK_KEY": KEY}, log=directory / "gateway.log")
+    server = Server("gateway", command, port, cwd=ROOT, env=keys, log=directory / "gateway.log")
     server.wait_ready(f"http://127.0.0.1:{admin}/readyz")
     return server
 
@@ -97,7 +87,7 @@ def gateway(mock_port: int, directory: Path) -> Server:
 def run(given: argparse.Namespace, port: int, report: Path) -> dict[str, str]:
     """Run the tests against a port: outcome by test."""
     command = [str(given.pytest.absolute()), "-n", "0", "-p", "no:benchmark", "-p", "no:cacheprovider"]
-    command += ["-W", "ignore", "-q", f"--junitxml={report}", *TESTS]
+    command += ["-W", "ignore", "-q", f"--junitxml={report}", TESTS]
     source = {"PYTHONPATH": str((given.suite / "src").absolute())}
     env = {**os.environ, **source, "TEST_API_BASE_URL": f"http://127.0.0.1:{port}"}
     subprocess.run(command, cwd=given.suite, env=env, check=False, stdout=subprocess.DEVNULL)
