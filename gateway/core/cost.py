@@ -62,12 +62,6 @@ class Price:
         total += usage.reasoning * thought + usage.audio_output * spoken
         return self.request + (total + SCALE // 2) // SCALE
 
-    def ceiling(self, prompt: int, output: int) -> int:
-        """The most that `prompt` and `output` tokens can cost, in micro-dollars, rounded up."""
-        dearest_in, dearest_out = max(self.rates[:4]), max(self.rates[4:])
-        total = prompt * dearest_in + output * dearest_out
-        return self.request - (-total // SCALE)
-
 
 class PriceList:
     """Prices by model name; exact names first, then the longest glob. Look-ups are remembered, bounded."""

@@ -15,12 +15,7 @@ LEVELS = ("public", "internal", "confidential", "restricted")
 CLASS = "class:"  # a tag of this form classifies a call's data
 DEFAULT = "default"  # stands for `[access] default` where a policy's name would stand
 
-# Attributes of a call, by what a test of theirs looks like.
-NAMED = ("tenant", "team", "user", "key", "model", "endpoint", "backend", "session")  # one value, or none
-LISTED = ("roles", "tags", "tools", "tool_choice")  # any number of values
-FLAGS = ("stream", "images")
-MEASURED = ("cost", "tokens", "max_tokens", "temperature")  # cost in micro-dollars
-# Those that do not change from call to call of one principal, model, endpoint and set of tags.
+# Attributes of a call that do not change from call to call of one principal, model, endpoint and set of tags.
 STEADY = frozenset(("tenant", "team", "user", "key", "model", "endpoint", "backend", "roles", "tags",
                     "classification"))  # fmt: skip
 

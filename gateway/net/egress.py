@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +12,6 @@ from gateway.net.pool import Pool, Transport
 from gateway.settings.schema import BackendSettings
 
 _PORTS = {"http": 80, "https": 443}
-_NAT64 = IPv6Address("64:ff9b::")
 
 
 def transport(settings: BackendSettings, lines: Lines | None = None) -> Transport:
@@ -71,21 +69,3 @@ def tls_context(ca: str = "") -> ssl.SSLContext:
         except OSError as error:  # ssl.SSLError is one too
             raise ValueError(f"ca = {ca!r} is not a PEM file of certificates: {error.strerror}") from error
     return context
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet, whatever it is wrapped in.
-
-    For addresses that somebody else chose (web hooks, key sets): resolve once, check, and dial what was
-    checked. IPv4 inside IPv6 is looked at as IPv4: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052).
-    """
-    try:
-        ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, IPv6Address):
-        if int(ip) >> 32 == int(_NAT64) >> 32:
-            ip = IPv4Address(int(ip) & 0xFFFFFFFF)
-        else:
-            ip = ip.ipv4_mapped or ip.sixtofour or ip
-    return ip.is_global and not ip.is_multicast

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
@@ -28,14 +27,6 @@ class Tables(Protocol):
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
         """Run one statement."""
-
-
-class Connected(Protocol):
-    """A store with a connection. Both contexts raise `LedgerError` when the database fails."""
-
-    def _transaction(self) -> AbstractContextManager[Tables]: ...
-
-    def _translated(self) -> AbstractContextManager[Tables]: ...
 
 
 # Texts are JSON in canonical form, times epoch milliseconds. {big} is a 64-bit integer, {blob} bytes.
