@@ -157,7 +157,7 @@ def _told(call: Call, name: bytes, value: bytes) -> None:
     """One of the caller's `x-penstock-…` headers."""
     if name == b"x-penstock-tags":
         tags = tuple(tag.strip() for tag in value.decode("latin-1").split(",") if tag.strip())
-        if len(tags) > _MAX_TAGS or not all(_TAG.match(tag) for tag in tags):
+        if len(call.tags) + len(tags) > _MAX_TAGS or not all(_TAG.match(tag) for tag in tags):
             raise CallerError(
                 f"x-penstock-tags must be at most {_MAX_TAGS} words of letters, digits and ._:/=+@-, "
                 "each at most 64 long, with commas between.",

@@ -149,6 +149,16 @@ def test_tags_and_sessions_that_are_not_clean_words_are_refused(header: tuple[by
     assert (caught.value.status, caught.value.code) == (400, "caller_bad_header")
 
 
+def test_tags_are_bounded_over_all_headers_and_those_of_the_key_do_not_count() -> None:
+    key = entry(tags=("from-key",))
+    sixteen = [(b"x-penstock-tags", b",".join([b"t"] * 8))] * 2
+    made = call(document={"model": "m"}, headers=sixteen, key=key)
+    access.admit(made)
+    assert len(made.tags) == 17
+    with pytest.raises(CallerError, match="at most 16"):
+        access.admit(call(document={"model": "m"}, headers=[*sixteen, (b"x-penstock-tags", b"t")], key=key))
+
+
 def test_a_verdict_that_depends_on_the_body_is_marked_as_such() -> None:
     for body in (b"plain", b'{"model": "gpt-4"}'):
         made = call("/rerun", endpoint="other", body=body, key=GPT)
