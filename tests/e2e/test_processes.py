@@ -100,7 +100,7 @@ def test_a_second_sigterm_ends_at_once(tmp_path: Path, provider: Provider) -> No
         gateway.signal(signal.SIGTERM)
         until("it drains", lambda: not gateway.ready())
         gateway.signal(signal.SIGTERM)
-        gateway.wait(25)  # less than the drain time
+        assert gateway.wait(25) == 1  # and in less than the drain time
         talk.leave()
 
 
