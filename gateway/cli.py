@@ -45,9 +45,10 @@ def _serve(commands: Commands[argparse.ArgumentParser]) -> None:
         "serve",
         "run the gateway",
         "\n\nSIGTERM drains and stops, a second one stops at once; SIGHUP or a changed file reloads.",
+        json="tell in JSON why it does not start",
     )
     parser.add_argument("--listen", metavar="ADDR", help='data port: "HOST:PORT" or "unix:PATH"')
-    parser.add_argument("--admin", metavar="ADDR", help="control port")
+    parser.add_argument("--admin", metavar="ADDR", help="control port; the same forms")
     parser.add_argument("--workers", metavar="N", help='worker processes, or "auto": one per core')
 
 

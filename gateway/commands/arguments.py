@@ -10,7 +10,11 @@ Commands = argparse._SubParsersAction  # the type has no public name
 
 
 def command(
-    commands: Commands[argparse.ArgumentParser], name: str, what: str, more: str = ""
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    more: str = "",
+    json: str = "answer in JSON",
 ) -> argparse.ArgumentParser:
     """A command with the options that all of them have."""
     parser = commands.add_parser(
@@ -27,7 +31,7 @@ def command(
         type=Path,
         help="the configuration; without it ./gateway.toml, or none if there is no such file",
     )
-    parser.add_argument("--json", action="store_true", help="answer in JSON")
+    parser.add_argument("--json", action="store_true", help=json)
     return parser
 
 
