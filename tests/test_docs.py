@@ -62,6 +62,19 @@ def test_every_series_is_documented_with_its_labels_and_no_other() -> None:
     assert set(re.findall(r"^\| `(penstock_[^`]+)` \|", page, re.M)) == expected
 
 
+def test_every_header_of_our_own_is_documented_and_no_other() -> None:
+    page = (ROOT / "docs" / "calls.md").read_text()
+    sent, answered = page.split("## Headers of an answer")
+    ours = re.compile(r"x-penstock-[a-z-]*[a-z]")
+    rows = {
+        part: set(ours.findall("".join(re.findall(r"^\| (.+?) \|", part, re.M)))) for part in (sent, answered)
+    }
+    source = (ROOT / "gateway" / "front" / "head.py").read_text()
+    assert rows[answered] == set(re.findall(r"(x-penstock-[a-z-]+): ", source))
+    source = (ROOT / "gateway" / "stages" / "access.py").read_text()
+    assert rows[sent] == set(re.findall(r'b"(x-penstock-[a-z-]+)"', source))
+
+
 def configurations() -> list[tuple[str, str]]:
     return [
         (f"{page.name}-{number}", text)
