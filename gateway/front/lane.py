@@ -158,7 +158,7 @@ class LaneProtocol(ClientConnection):
         except GatewayError as error:
             conversation.refuse(error)
             return
-        self.intake.turn.come(conversation)
+        self.intake.turn.come(conversation)  # which has it take its steps: `admit`, then `ask`
 
     # -- the cold lane
 
