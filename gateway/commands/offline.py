@@ -19,7 +19,7 @@ from gateway.control.operation import Ask, Operation
 from gateway.control.operator import ADMIN, Operator
 from gateway.control.port import Applied, Wanted
 from gateway.control.resources import config, keys, limits, tenants
-from gateway.control.resources.config import unwritable
+from gateway.control.resources.config import written
 from gateway.control.rewrite import Rewrite
 from gateway.core.codec import dumps, loads
 from gateway.core.errors import GatewayError
@@ -220,11 +220,11 @@ class _Desk:
             raise stale()
         self._keep(Actor("config", name="gateway.toml"), "")  # so that there is a way back
         fresh = Rewrite(wanted.files, wanted.gone)
-        _written(fresh.do)
+        written(fresh.do)
         try:
             self._read()
         except ConfigError as error:
-            _written(fresh.undo)
+            written(fresh.undo)
             return Applied(self.settings.revision, str(error))
         self._keep(wanted.actor, wanted.note)
         return Applied(self.settings.revision, aside=tuple(fresh.aside))
@@ -237,10 +237,3 @@ class _Desk:
 
 async def _now(work: Callable[[], T]) -> T:
     return work()
-
-
-def _written(write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise unwritable(error) from None

@@ -11,7 +11,7 @@ from gateway.control import history
 from gateway.control.changes import stale
 from gateway.control.operator import Operator
 from gateway.control.port import Applied, Wanted
-from gateway.control.resources.config import unwritable
+from gateway.control.resources.config import written
 from gateway.control.rewrite import Rewrite
 from gateway.core.errors import LedgerError
 from gateway.core.group import Tenant
@@ -170,13 +170,13 @@ class AdminDesk:
 
     async def _served(self, fresh: Rewrite) -> Applied:
         serving = self.settings.revision
-        await asyncio.to_thread(_written, fresh.do)
+        await asyncio.to_thread(written, fresh.do)
         await self._reload()
         why = self._revisions.fault or await self._adopted(serving)
         if why:
             if self.settings.revision != serving:
                 await self.withdraw(self.settings.revision)
-            await asyncio.to_thread(_written, fresh.undo)
+            await asyncio.to_thread(written, fresh.undo)
             await self._reload()
             return Applied(self.settings.revision, why)
         return Applied(self.settings.revision, aside=tuple(fresh.aside))
@@ -195,10 +195,3 @@ class AdminDesk:
                 break
             await asyncio.sleep(_LOOK)
         return ""
-
-
-def _written(write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise unwritable(error) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -142,13 +142,16 @@ def _expected(ask: Ask) -> str:
     return match[1]
 
 
-def unwritable(error: OSError) -> CallerError:
-    """The files are not to be changed from here."""
-    return CallerError(
-        f"The configuration can't be written ({error.strerror or error}): change it where it comes from.",
-        status=409,
-        code="caller_read_only",
-    )
+def written(write: Callable[[], None]) -> None:
+    """Have the files written. Raises `CallerError` where they are not to be changed from here."""
+    try:
+        write()
+    except OSError as error:
+        raise CallerError(
+            f"The configuration can't be written ({error.strerror or error}): change it where it comes from.",
+            status=409,
+            code="caller_read_only",
+        ) from None
 
 
 async def _history(ask: Ask) -> Answer:
