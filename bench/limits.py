@@ -6,13 +6,13 @@ Figures over replicas: `python -m bench.limits_shared`.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import heapq
 import json
 import random
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -404,13 +404,14 @@ def overshoot() -> Iterator[tuple[str, str, str]]:
 SECTIONS = {"cost": cost, "agent": agent, "overshoot": overshoot}
 
 
-def main(names: Sequence[str]) -> int:
+def main() -> None:
     """Print the chosen sections."""
-    for name in names or SECTIONS:
+    parser = argparse.ArgumentParser(prog="python -m bench.limits", description=__doc__)
+    parser.add_argument("section", nargs="*", choices=list(SECTIONS), help="without one all")
+    for name in parser.parse_args().section or SECTIONS:
         for what, target, measured in SECTIONS[name]():
             print(f"{what:42} {target:52} {measured}", flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -10,6 +10,7 @@ trips   2,000 calls a second under six limits, steadily: round trips to Redis pe
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import multiprocessing
@@ -54,10 +55,13 @@ per = "1h"
 """
 
 
-def main(chosen: list[str]) -> None:
+def main() -> None:
     """Run what was asked for, or all of it."""
-    for name in chosen or ["burst", "trips"]:
-        {"burst": burst, "trips": trips}[name]()
+    parts = {"burst": burst, "trips": trips}
+    parser = argparse.ArgumentParser(prog="python -m bench.limits_shared", description=__doc__)
+    parser.add_argument("part", nargs="*", choices=list(parts), help="without one all")
+    for name in parser.parse_args().part or parts:
+        parts[name]()
 
 
 # -- bursts ------------------------------------------------------------------------------------
@@ -289,4 +293,4 @@ def redis_server() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
