@@ -31,13 +31,15 @@ RUN ["/opt/penstock/bin/penstock", "compile"]
 FROM ${BASE}
 LABEL org.opencontainers.image.title="Penstock" \
       org.opencontainers.image.licenses="Apache-2.0"
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/penstock/bin:$PATH
 COPY --from=build /opt/penstock /opt/penstock
 COPY config/container.toml /etc/penstock/gateway.toml
 WORKDIR /data
 RUN ["chown", "65532:65532", "/data"]
 VOLUME ["/data"]
 USER 65532:65532
+# Where `docker exec CONTAINER penstock keys add NAME` finds the configuration.
+WORKDIR /etc/penstock
 EXPOSE 8080 9090
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
   CMD ["/opt/penstock/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9090/healthz', timeout=2)"]

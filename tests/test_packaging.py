@@ -113,6 +113,18 @@ def test_the_image_writes_only_to_its_volume() -> None:
     assert any(word == "ENV" and "PYTHONDONTWRITEBYTECODE=1" in argument for word, argument in stage)
 
 
+def test_commands_in_the_image_find_the_configuration_that_it_serves() -> None:
+    stage = last_stage()
+    (command,) = [json.loads(argument) for word, argument in stage if word == "CMD"]
+    served = Path(command[-1])
+    assert served.name == "gateway.toml"
+    assert [argument for word, argument in stage if word == "WORKDIR"][-1] == str(served.parent)
+    (made,) = [argument.split()[-1] for word, argument in stage if "container.toml" in argument]
+    assert made == str(served)
+    (entry,) = [json.loads(argument) for word, argument in stage if word == "ENTRYPOINT"]
+    assert any(f"PATH={Path(entry[0]).parent}:" in argument for word, argument in stage if word == "ENV")
+
+
 def test_what_the_image_copies_is_sent_to_the_builder() -> None:
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in rules
