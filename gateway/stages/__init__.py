@@ -1,1 +1,1 @@
-"""The steps of the policy path, one file each; `registry.STAGES` gives their order."""
+"""The steps of the policy path, a file or folder each; `registry.STAGES` gives their order."""
