@@ -12,7 +12,7 @@ class Secret:
 
     def __init__(self, value: str, source: str = "literal") -> None:
         self._value = value
-        self.source = source  # "env:NAME", "file:PATH" or "literal": safe to show
+        self.source = source  # "env:NAME", "file:PATH", "exec:PROGRAM" or "literal": safe to show
 
     def reveal(self) -> str:
         """The secret itself; call it only where it goes on the wire."""
