@@ -137,7 +137,7 @@ def test_what_the_image_copies_is_sent_to_the_builder() -> None:
 
 def test_the_wheel_holds_the_package_and_its_prices_and_nothing_that_runs_by_itself(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    for name in ("gateway", "config"):
+    for name in ("gateway", "config", "plugins"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
@@ -150,7 +150,10 @@ def test_the_wheel_holds_the_package_and_its_prices_and_nothing_that_runs_by_its
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "config/prices.toml" in names
-    expected = {path.relative_to(tree).as_posix() for path in (tree / "gateway").rglob("*.py")}
+    shipped = (("gateway", "*.py"), ("plugins", "*.py"), ("config", "*.toml"))
+    expected = {
+        path.relative_to(tree).as_posix() for name, kind in shipped for path in (tree / name).rglob(kind)
+    }
+    assert "config/prices.toml" in expected and "plugins/opa.py" in expected
     assert expected <= set(names)
     assert not [name for name in names if name.endswith(".pth") or name.startswith(("tests/", "bench/"))]
