@@ -6,7 +6,6 @@ operator's own bounds, before and after.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -65,16 +64,16 @@ class Operator:
 
     def within(self, key: KeyEntry) -> None:
         """Raises `PolicyError` (403) where a key can do what this operator can't."""
-        beyond = beyond_of(self.entry, self.roles, key) if self.entry is not None else ""
+        beyond = beyond_of(self.entry, key) if self.entry is not None else ""
         if beyond:
             raise PolicyError(
                 f"The key's {beyond} would go beyond your own.", code="policy_beyond_own_rights", param=beyond
             )
 
 
-def beyond_of(own: KeyEntry, roles: Iterable[str], key: KeyEntry) -> str:
+def beyond_of(own: KeyEntry, key: KeyEntry) -> str:
     """The first member in which `key` reaches further than a holder of `own` does; "" where none does."""
-    if not set(key.roles) <= {*roles, CALLER}:
+    if not set(key.roles) <= {*own.roles, CALLER}:
         return "roles"
     for name in ("tenant", "team", "user"):
         if getattr(own, name) and getattr(key, name) != getattr(own, name):
