@@ -19,6 +19,7 @@ from tests.backends.given import (
     COMPLETION,
     KEY,
     USAGE,
+    Seen,
     backend,
     call,
     chunked,
@@ -501,6 +502,21 @@ def test_an_error_is_an_answer_and_never_shows_the_credential() -> None:
             assert answer.status == 401
             assert answer.body == json.dumps(value).encode().replace(KEY.encode(), b"***")
             assert KEY not in repr(vars(asked))
+
+    run(scenario())
+
+
+def test_an_error_never_shows_the_credential_of_a_forward_proxy() -> None:
+    def told(seen: Seen) -> bytes:
+        return document({"error": {"message": f"{seen.header('proxy-authorization')} p@ss word"}}, status=500)
+
+    async def scenario() -> None:
+        async with upstream(told) as up:
+            proxy = Secret(f"http://user:p%40ss%20word@127.0.0.1:{up.port}")
+            async with backend(up.port, proxy=proxy) as asked:
+                answer = await asked.ask(call(value=CHAT), UP)
+                assert up.seen[0].header("proxy-authorization")
+                assert json.loads(answer.body)["error"]["message"] == "['Basic ***'] ***"
 
     run(scenario())
 

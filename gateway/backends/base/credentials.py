@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gateway.backends.base.keyring import Keyring
 from gateway.settings.schema import BackendSettings
@@ -53,6 +54,7 @@ def _line(backend: str, name: str, value: str) -> bytes:
 def scrubber(*settings: BackendSettings) -> Callable[[bytes], bytes]:
     """Takes credentials out of a body, should a provider say one back. A closure: nothing shows them."""
     known = [text.encode() for each in settings for text in map(Secret.reveal, _secrets(each))]
+    known += [secret for each in settings if each.proxy for secret in _of_proxy(each.proxy.reveal())]
     known = [secret for secret in dict.fromkeys(known) if len(secret) >= _SHORT]
 
     def scrub(body: bytes) -> bytes:
@@ -66,3 +68,10 @@ def scrubber(*settings: BackendSettings) -> Callable[[bytes], bytes]:
 
 def _secrets(settings: BackendSettings) -> list[Secret]:
     return [*settings.api_keys, *(secret for _, secret in settings.secret_headers)]
+
+
+def _of_proxy(url: str) -> list[bytes]:
+    """The credential of a forward proxy: as the header proxy-authorization has it, and the password."""
+    parts = urlsplit(url)
+    user, password = (unquote(text or "").encode() for text in (parts.username, parts.password))
+    return [b64encode(user + b":" + password), password]
