@@ -52,6 +52,8 @@ def conversation(document: Any, most: int) -> str:
     messages = document.get("messages") if isinstance(document, dict) else None
     if not isinstance(messages, list):
         return prompt_text(document, most)
+    if document.get("system"):  # of /v1/messages, where it is no message
+        messages = [{"role": "system", "content": document["system"]}, *messages]
     told: list[str] = []
     room = most
     for message in messages:

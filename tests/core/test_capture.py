@@ -51,6 +51,13 @@ def test_a_conversation_is_told_message_by_message() -> None:
     assert conversation(None, 1000) == conversation([], 1000) == ""
 
 
+@pytest.mark.parametrize("system", ["be brief", [{"type": "text", "text": "be brief"}]])
+def test_a_system_prompt_beside_the_messages_comes_before_them(system: Any) -> None:
+    asked = {"system": system, "messages": [{"role": "user", "content": "what is this?"}]}
+    assert conversation(asked, 1000) == "[system] be brief\n[user] what is this?"
+    assert conversation({**asked, "system": None}, 1000) == "[user] what is this?"
+
+
 @given(st.text(), st.integers(0, 50))
 def test_a_cut_is_a_beginning_in_whole_characters(text: str, most: int) -> None:
     text = text.encode("utf-8", "replace").decode()
