@@ -16,7 +16,8 @@ from gateway.settings.sealed import Sealed
 from gateway.settings.tables import Field, Many, Table
 from gateway.settings.tree import Node
 
-_HASH = "sha256:[0-9a-f]{64}"
+_HASH = "sha256:[0-9A-Fa-f]{64}"
+_HASH_MEANING = '"sha256:" and 64 hexadecimal digits'
 LABEL = Text(pattern=r"[^\s/|]([^/|]*[^\s/|])?", meaning="a name without / or |", most=128)
 GLOB = Text(pattern="[^,]+", meaning="a name or glob without commas", most=256)
 GLOBS = Many(GLOB)
@@ -51,7 +52,11 @@ class Before(Sealed):
 
     def parse(self, node: Node, reading: Reading) -> Any:
         text = node.value
-        if isinstance(text, str) and re.fullmatch(_HASH, text):
+        if isinstance(text, str) and text.startswith("sha256:"):
+            if not re.fullmatch(
+                _HASH, text
+            ):  # taken for a secret, it would be one that anybody may have seen
+                raise Wrong(f"is not {_HASH_MEANING}")
             return bytes.fromhex(text.removeprefix("sha256:"))
         return digest(super().parse(node, reading).reveal().encode())
 
@@ -105,7 +110,7 @@ KEY = Table(
         ),
         "key": Field(Sealed(), 'the secret: "env:NAME", "file:PATH"'),
         "hash": Field(
-            Hash(pattern=_HASH, meaning='"sha256:" and 64 hexadecimal digits'),
+            Hash(pattern=_HASH, meaning=_HASH_MEANING),
             'the secret\'s SHA-256 instead: "sha256:…"',
         ),
         "previous": Field(

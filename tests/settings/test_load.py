@@ -59,6 +59,23 @@ def test_keys_are_kept_as_digests_with_stable_ids() -> None:
     assert rotated.id == ci.id and rotated.digest != ci.digest
 
 
+def test_a_hash_may_be_written_in_capitals_and_is_never_taken_for_a_secret(tmp_path: Path) -> None:
+    now, before = hashlib.sha256(b"sk-now").hexdigest(), hashlib.sha256(b"sk-before").hexdigest()
+    text = f"""
+        [[keys]]
+        name = "ci"
+        hash = "sha256:{now.upper()}"
+        previous = "sha256:{before.upper()}"
+        previous_until = 2999-01-01
+    """
+    settings = read(tmp_path, text)
+    assert [(key.digest.hex(), key.previous.hex()) for key in settings.keys] == [(now, before)]
+    assert settings.warnings == ()
+    with pytest.raises(ConfigError, match="64 hexadecimal digits") as refused:
+        read(tmp_path, text.replace(before.upper(), before[1:]))
+    assert [fault.path for fault in refused.value.faults] == ["keys[0].previous"]
+
+
 def test_backends_carry_their_secrets_unprintably() -> None:
     settings = load(EVERYTHING, ENVIRON)
     openai, azure = settings.backends["openai"], settings.backends["azure-eu"]
