@@ -110,6 +110,23 @@ def test_decisions_are_remembered_in_bounds() -> None:
     assert len(made.principal.memo["access"]) <= 512
 
 
+@pytest.mark.parametrize(
+    ("paths", "verdicts"),
+    [
+        (("/files/abc", "/files/xyz", "/files"), ["", "policy_endpoint_denied", "policy_endpoint_denied"]),
+        (("/files", "/files/xyz", "/files/abc"), ["policy_endpoint_denied", "policy_endpoint_denied", ""]),
+    ],
+)
+def test_what_was_decided_for_one_path_of_an_endpoint_says_nothing_of_another(
+    paths: tuple[str, ...], verdicts: list[str]
+) -> None:
+    made = [call(path, method="GET", endpoint="files") for path in paths]
+    known = call(key=entry(endpoints=("files/abc",))).principal
+    for each in made:
+        each.principal = known
+    assert [code(each) for each in made] == verdicts
+
+
 def test_the_refusal_names_the_model_cut_to_a_sane_length() -> None:
     made = call(document={"model": "m" * 400}, key=GPT)
     with pytest.raises(PolicyError) as caught:
