@@ -176,7 +176,10 @@ def _lets_in(part: dict[str, Any]) -> bool:
         return part.get("additionalProperties") is not False
     if kind is None:
         return not any(name in part for name in _BOUNDING)
-    return "array" in kinds and "items" not in part
+    if "array" not in kinds:
+        return False
+    # A list is for the first items alone (JSON Schema until 2019-09): what follows them is additional.
+    return "items" not in part or (type(part["items"]) is list and part.get("additionalItems") is not False)
 
 
 def _choice(demand: Globs, seen: Seen) -> Unmet | None:
