@@ -24,9 +24,10 @@ _SESSION = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}\Z")
 # Some servers fold the case of paths.
 _IN_PATH = re.compile(r"/(?:openai/)?(?:deployments|engines)/([^/]+)", re.IGNORECASE)
 _BATCHES = re.compile(r"/batches/?\Z", re.IGNORECASE)
+_CANCEL = re.compile(r"/responses/[^/]+/cancel\Z")
 _JSON = re.compile(rb"\s*\{|\xef\xbb\xbf|\xff\xfe|\xfe\xff|\x00")  # as a text in any of its encodings begins
 
-# Here a provider takes a model of its own choice when none is named.
+# Here a provider takes a model of its own choice when none is named to make something with.
 _MODELED = frozenset(
     (
         "chat/completions", "completions", "embeddings", "responses", "moderations", "images/generations",
@@ -70,7 +71,8 @@ class Access(Stage):
 
     def _check(self, call: Call, principal: Principal, rights: Rights) -> None:
         decisions = principal.memo.setdefault("access", {})
-        question = (call.path, call.model)  # not the endpoint: globs name paths below it, too
+        # Not the endpoint: globs name paths below it, too.
+        question = (call.method, call.path, call.model)
         if question in decisions:
             error = decisions[question]
         else:
@@ -104,10 +106,15 @@ def _decide(call: Call, rights: Rights) -> tuple[str, str, str | None] | None:
         return "policy_endpoint_denied", f"{who} may not use {call.path[:128]}.", None
     if call.model and (who := rights.model(call.model)):
         return "policy_model_denied", f"{who} may not use the model `{call.model[:128]}`.", "model"
-    if not call.model and rights.chosen and call.endpoint in _MODELED:
+    if not call.model and rights.chosen and call.endpoint in _MODELED and not _fetches(call):
         message = "This key may use certain models only: name one as 'model'."
         return "policy_model_denied", message, "model"
     return None
+
+
+def _fetches(call: Call) -> bool:
+    """Whether it reads, ends or removes what was made before (a stored response), with no model."""
+    return call.method in ("GET", "HEAD", "DELETE") or _CANCEL.match(call.path) is not None
 
 
 def _name_model(call: Call, rights: Rights) -> None:

@@ -95,6 +95,30 @@ def test_calls_that_use_no_model_need_none() -> None:
     assert code(call("/models", method="GET", key=GPT)) == ""
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "refused"),
+    [
+        ("GET", "/responses/resp_1", ""),
+        ("GET", "/responses/resp_1/input_items", ""),
+        ("DELETE", "/responses/resp_1", ""),
+        ("POST", "/responses/resp_1/cancel", ""),
+        ("POST", "/responses/compact", "policy_model_denied"),
+        ("POST", "/responses", "policy_model_denied"),
+    ],
+)
+def test_a_key_for_some_models_gets_back_and_ends_what_it_has_stored(
+    method: str, path: str, refused: str
+) -> None:
+    assert code(call(path, method=method, endpoint="responses", key=GPT)) == refused
+
+
+def test_a_path_that_may_be_read_is_not_written_to_unseen() -> None:
+    reading = call("/responses/resp_1", method="GET", endpoint="responses", key=GPT)
+    writing = call("/responses/resp_1", {"input": "x"}, endpoint="responses")
+    writing.principal = reading.principal
+    assert [code(reading), code(writing)] == ["", "policy_model_denied"]
+
+
 def test_the_model_in_a_path_is_known_to_the_next_stages() -> None:
     made = call("/models/org%2Fmodel", method="GET", endpoint="models", key=entry())
     access.admit(made)
