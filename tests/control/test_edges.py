@@ -221,3 +221,8 @@ def test_null_is_described_where_it_is_taken(desk: Desk) -> None:
     assert "anyOf" not in members["name"]
     assert ask(desk, "POST", "/keys", {"name": "a", "models": None}).status_code == 201
     assert code(ask(desk, "POST", "/keys", {"name": None})) == (400, BAD)
+
+
+def test_a_draft_with_a_number_that_nobody_reads_has_a_fault(desk: Desk) -> None:
+    told = ask(desk, "POST", "/config/validate", {"toml": f"x = {'9' * 5000}"}).json()
+    assert not told["valid"] and "integer" in told["faults"][0]["message"]

@@ -89,7 +89,7 @@ def _no_new_commands(texts: Iterable[str], desk: Desk) -> None:
 def _commands(toml: str) -> set[str]:
     try:
         return set(_texts(tomllib.loads(toml)))
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or an integer with thousands of digits
         return set()
 
 
