@@ -13,11 +13,12 @@ from dataclasses import MISSING, asdict, fields, replace
 from typing import Any
 
 from gateway.control.operator import Operator
+from gateway.core.codec import canonical
 from gateway.core.errors import CallerError
 from gateway.core.group import Capture, Tenant
 from gateway.core.limit import MICROS, LimitRule, Raise
 from gateway.core.principal import KeyEntry, document_of, entry_of, mint, rotate
-from gateway.core.records import KEY, RAISE, TENANT, Change, Conflict, Deed, Entity
+from gateway.core.records import KEY, LARGEST_ENTITY, RAISE, TENANT, Change, Conflict, Deed, Entity
 from gateway.settings.schema import Settings
 
 OVERLAP = 86_400.0  # seconds for which a rotated key's old secret works, unless told otherwise
@@ -86,7 +87,7 @@ class Changes:
             KEY, entry.id, document_of(entry), self._deed("key.create", f"key/{entry.id}", None, entry), 0,
             ("name", "digest"),
         )  # fmt: skip
-        return change, entry, secret
+        return _fitting(change), entry, secret
 
     def changed_key(self, entity: Entity, values: Mapping[str, Any]) -> tuple[Change, KeyEntry]:
         """Some members of a key replaced; None takes one back to its default."""
@@ -126,7 +127,7 @@ class Changes:
     ) -> Change:
         # The name stays: two keys that replicas made apart may share one, and must be revocable all the same.
         deed = self._deed(action, f"key/{entity.id}", before, after)
-        return Change(KEY, entity.id, document_of(after), deed, entity.version, unique)
+        return _fitting(Change(KEY, entity.id, document_of(after), deed, entity.version, unique))
 
     # -- tenants
 
@@ -168,7 +169,7 @@ class Changes:
             documents[1],
             self._settings.revision,
         )
-        return Change(TENANT, name, documents[1], deed, expect), after
+        return _fitting(Change(TENANT, name, documents[1], deed, expect)), after
 
     # -- raises
 
@@ -211,3 +212,11 @@ class Changes:
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _fitting(change: Change) -> Change:
+    """The change, if a ledger takes it. Raises `CallerError` (413)."""
+    if change.document is not None and (size := len(canonical(change.document))) > LARGEST_ENTITY:
+        told = f"The {change.kind} would be {size} bytes of JSON with all its members; {LARGEST_ENTITY} fit."
+        raise CallerError(told, status=413, code="caller_body_too_large")
+    return change

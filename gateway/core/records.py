@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gateway.core.codec import canonical
 
 KEY, TENANT, RAISE = "key", "tenant", "raise"  # kinds of entities
+LARGEST_ENTITY = 64 * 1024  # bytes of its document, as canonical JSON
 
 TOMBSTONES_MS = 400 * 86_400_000  # deleted ones are remembered for so long
 

@@ -226,3 +226,19 @@ def test_null_is_described_where_it_is_taken(desk: Desk) -> None:
 def test_a_draft_with_a_number_that_nobody_reads_has_a_fault(desk: Desk) -> None:
     told = ask(desk, "POST", "/config/validate", {"toml": f"x = {'9' * 5000}"}).json()
     assert not told["valid"] and "integer" in told["faults"][0]["message"]
+
+
+def test_a_tenant_that_no_ledger_keeps_is_refused_with_its_size_and_nothing_changes(desk: Desk) -> None:
+    many = {f"team-{number}": {"description": "x" * 200} for number in range(400)}
+    large = (413, "caller_body_too_large")
+    assert code(ask(desk, "POST", "/tenants", {"name": "acme", "teams": many})) == large
+    assert ask(desk, "GET", "/tenants").json()["data"] == []
+    ask(desk, "POST", "/tenants", {"name": "acme"})
+    assert code(ask(desk, "PATCH", "/tenants/acme", {"teams": many}, if_match="*")) == large
+    assert ask(desk, "GET", "/tenants/acme").json()["version"] == 1
+
+
+def test_a_key_that_no_ledger_keeps_is_refused(desk: Desk) -> None:
+    many = [f"{'m' * 200}-{number}" for number in range(400)]
+    refused = ask(desk, "POST", "/keys", {"name": "ci", "models": many})
+    assert code(refused) == (413, "caller_body_too_large") and "65536" in refused.text

@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.core.codec import canonical, loads
-from gateway.core.records import KEY, Change, Conflict, Entity, merged
+from gateway.core.records import KEY, LARGEST_ENTITY, Change, Conflict, Entity, merged
 from gateway.stores.base.tables import Tables
 
 _COLUMNS = "kind, id, version, document, changed, deleted, stamp"
 _SELECT = "SELECT " + _COLUMNS + " FROM entities WHERE "
-_LARGEST = 64 * 1024  # bytes of one document
 
 
 def stamp(db: Tables) -> int:
@@ -111,8 +110,8 @@ def _shown(member: str, value: Any) -> str:
 
 def _put(db: Tables, entity: Entity) -> None:
     document = canonical(entity.document)
-    if len(document) > _LARGEST:
-        raise ValueError(f"the document has {len(document)} bytes, {_LARGEST} are allowed")
+    if len(document) > LARGEST_ENTITY:
+        raise ValueError(f"the document has {len(document)} bytes, {LARGEST_ENTITY} are allowed")
     name, digest = str(entity.document.get("name", "")), str(entity.document.get("digest", ""))
     values = (
         entity.version, document.decode(), entity.changed_ms, int(entity.deleted), entity.stamp, name, digest,
