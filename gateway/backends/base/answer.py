@@ -78,13 +78,26 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
             return
     if usage is not None:
         call.usage = usage
-    elif call.endpoint in GENERATING and call.method == "POST":
-        text = "".join(generated(document)).encode("utf-8", "replace")
+        if usage.output_total:
+            return
+    if call.endpoint in GENERATING and call.method == "POST":
+        _estimate(call, usage, document or _loose(body))
+
+
+def _estimate(call: Call, told: Usage | None, document: Any) -> None:
+    """What texts come to where the provider states no usage, or no tokens of an answer that has a text."""
+    text = "".join(generated(document)).encode("utf-8", "replace") if isinstance(document, dict) else b""
+    if told is not None and not text:
+        return
+    if told is not None and told.input_total:
+        told.output, told.source = guessed_text(text), ESTIMATED
+        call.memo["prompt_told"] = True
+    else:
         prompt = guessed(call.body, call.document, call.model)
         call.usage = Usage(input=prompt, output=guessed_text(text), source=ESTIMATED)
-        call.memo["text"] = text
-        if not text:
-            call.memo["size"] = 0  # generated may be what is not known here
+    call.memo["text"] = text
+    if not text:
+        call.memo["size"] = 0  # generated may be what is not known here
 
 
 def _from_the_end(body: bytes) -> Usage | None:
