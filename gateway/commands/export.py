@@ -190,8 +190,9 @@ def _amount(cell: str) -> Decimal:
 
 
 def _number(name: str, cell: str) -> Decimal:
+    grouped = re.fullmatch(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", cell)  # 0,024 is a fraction
     try:
-        found = Decimal(cell.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", cell) else cell)
+        found = Decimal(cell.replace(",", "") if grouped else cell)
     except InvalidOperation:
         raise _Bad(f"{name} is {cell[:40]!a}, not a number") from None
     if not found.is_finite() or abs(found) > _LARGEST:
@@ -206,13 +207,15 @@ def _day(cell: str) -> str:
             seconds = float(cell) / (1000 if len(cell) == 13 else 1)
             return datetime.fromtimestamp(seconds, UTC).date().isoformat()
         if len(cell) <= 10:
-            return date.fromisoformat(cell).isoformat()
-        moment = datetime.fromisoformat(cell.replace(" UTC", "+00:00"))
+            day = date.fromisoformat(cell)
+        else:
+            moment = datetime.fromisoformat(cell.replace(" UTC", "+00:00"))
+            day = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).date()
+        if day == date.max:  # its end is no date any more
+            raise ValueError
     except (ValueError, OverflowError, OSError):
         raise _Bad(f"the day is {cell[:40]!a}, not a date such as 2026-11-01") from None
-    return (
-        (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).date().isoformat()
-    )
+    return day.isoformat()
 
 
 def _model(cells: list[str]) -> str:

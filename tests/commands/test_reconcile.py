@@ -139,6 +139,21 @@ def test_a_file_from_a_spreadsheet_is_read_too() -> None:
     assert export.sums == {("2026-01-31", "m"): {"requests": 1234}}
 
 
+def test_a_comma_after_a_zero_parts_no_thousands() -> None:
+    export = parse(io.StringIO("day;model;cost\n2026-01-31;m;0,024\n2026-01-31;m;1,024.5\n"), {})
+    assert export.sums == {("2026-01-31", "m"): {"cost_micros": 1_024_500_000}}
+    assert export.faults == ["line 2: the amount is '0,024', not a number"]
+
+
+@pytest.mark.parametrize("cell", ["9999-12-31", "0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00"])
+def test_a_day_beyond_all_dates_is_a_row_that_is_not_understood(
+    house: Path, capsys: pytest.CaptureFixture[str], cell: str
+) -> None:
+    (house / "far.csv").write_text(f"day,model,input\n{cell},gpt-4o-mini,312\n0001-01-01,gpt-4o-mini,1\n")
+    status, said = told(capsys, "far.csv")
+    assert status == 1 and f"far.csv: line 2: the day is '{cell}', not a date" in said
+
+
 def test_a_file_of_nonsense_names_some_rows_and_counts_the_rest() -> None:
     rows = "".join("never,m,1\n" for _ in range(1000))
     export = parse(io.StringIO(f"date,model,requests\n{rows}"), {})
