@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gateway.core.limit import LimitRule
+from gateway.core.limit import MICROS, LimitRule
 from gateway.core.notice import Notice
 from gateway.observe.metrics import Metrics
 from gateway.settings.schema import Settings
@@ -24,10 +24,12 @@ class LimitWatch:
         self._lost = False
 
     def noticed(self, kind: str, rule: LimitRule, value: str, used: int, amount: int) -> None:
-        """A limit is nearly used up, or refuses its first call."""
+        """A limit is nearly used up, or refuses its first call. Told in the rule's unit: money in dollars."""
         self._metrics.count("limit_events", rule.id, kind.removeprefix("limit."))
         detail = {"limit": rule.id, "scope": list(rule.scope), "value": value, "unit": rule.unit}
-        self._happened(kind, f"limit {rule.id}|{value}", **detail, used=used, amount=amount)
+        figures = {"used": used, "amount": amount}
+        told = {name: each / MICROS for name, each in figures.items()} if rule.unit == "usd" else figures
+        self._happened(kind, f"limit {rule.id}|{value}", **detail, **told)
 
     def unchecked(self, rule: str, calls: int) -> None:
         """So many calls passed uncounted, as the store was lost."""
