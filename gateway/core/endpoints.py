@@ -27,5 +27,10 @@ FAMILIES = ("models", "files", "batches", "responses", "images", "audio")  # who
 # Paths that use tokens (/responses/input_tokens only counts them).
 COUNTED = GENERATING | {"embeddings", COMPACT}
 
-# Members of a body that bound how much is generated, in the order in which they are looked at.
-BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+# Members of a body that bound how much is generated, where they do. Elsewhere a server does not know them.
+BOUNDS = {
+    "chat/completions": ("max_tokens", "max_completion_tokens"),
+    "completions": ("max_tokens",),
+    "messages": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+}

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from gateway.core.call import Call
 from gateway.core.cost import Price, PriceList
+from gateway.core.endpoints import BOUNDS
 from gateway.core.errors import PolicyError
 from gateway.core.hold import Hold
 from gateway.core.limit import Denial, LimitRule, Raise
@@ -93,7 +94,7 @@ def test_without_rules_the_hold_still_says_what_the_call_may_use() -> None:
         ({}, DEFAULT_OUTPUT),
         ({"max_tokens": 10}, 10),
         ({"max_completion_tokens": 20}, 20),
-        ({"max_output_tokens": 30}, 30),
+        ({"max_output_tokens": 30}, DEFAULT_OUTPUT),  # means nothing to this endpoint
         ({"max_tokens": 10, "n": 3}, 30),
         ({"max_tokens": 10, "n": 10**9}, 1280),
         ({"max_tokens": -5}, DEFAULT_OUTPUT),
@@ -106,6 +107,28 @@ def test_the_answer_is_reserved_as_long_as_the_caller_allows(bounds: dict[str, A
     run(lambda: limits().admit(made))
     assert made.hold is not None
     assert made.hold.tokens == (len(made.body) + 3) // 4 + output
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        ("chat/completions", "max_tokens"),
+        ("chat/completions", "max_completion_tokens"),
+        ("completions", "max_tokens"),
+        ("messages", "max_tokens"),
+        ("responses", "max_output_tokens"),
+    ],
+)
+def test_no_bound_but_the_endpoints_own_makes_a_reservation_smaller(endpoint: str, name: str) -> None:
+    foreign = {"max_tokens": 1, "max_completion_tokens": 1, "max_output_tokens": 1}
+    for own in BOUNDS[endpoint]:
+        del foreign[own]
+    alone, beside = chat(**foreign), chat(**foreign, **{name: 700})
+    alone.endpoint = beside.endpoint = endpoint
+    stage = limits(ROOMY)
+    run(lambda: stage.admit(alone), lambda: stage.admit(beside))
+    assert alone.hold is not None and alone.hold.output == DEFAULT_OUTPUT
+    assert beside.hold is not None and beside.hold.output == 700
 
 
 def test_embeddings_reserve_no_answer_and_calls_without_a_model_nothing() -> None:
@@ -505,13 +528,21 @@ def test_while_there_is_plenty_the_whole_bound_is_held_and_the_body_is_left_alon
     assert made.body is before and made.reasons == {}
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        ("chat/completions", "max_tokens"),
+        ("chat/completions", "max_completion_tokens"),
+        ("responses", "max_output_tokens"),
+    ],
+)
 @pytest.mark.parametrize("stream", [False, True])
 def test_where_it_is_not_plenty_the_provider_is_asked_for_no_more_than_is_held(
-    name: str, stream: bool
+    endpoint: str, name: str, stream: bool
 ) -> None:
     stage = limits(LimitRule("t", ("key",), "tokens", 20_000, 60.0))
     made = chat(**{name: 32_000}, stream=stream)
+    made.endpoint = endpoint
     run(lambda: stage.admit(made))
     assert made.hold is not None and made.document is not None
     bound = made.document[name]

@@ -61,7 +61,7 @@ def bounds(call: Call, terms: Terms) -> tuple[int, ...] | None:
         if type(each) is not dict or type(each.get("content")) is not str:
             return None
     output, cap = 0, terms.cap
-    for name in BOUNDS:
+    for name in BOUNDS[call.endpoint]:
         if name in document:  # type: ignore[operator]
             given = document[name]  # type: ignore[index]
             if type(given) is int and given > output:

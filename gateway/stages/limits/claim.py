@@ -65,11 +65,11 @@ class Claim:
         else:
             self.input = estimate(call.body, document)
         if self.answers:
-            self._answer(document)
+            self._answer(document, BOUNDS[call.endpoint])
 
-    def _answer(self, document: dict[str, Any]) -> None:
+    def _answer(self, document: dict[str, Any], bounds: tuple[str, ...]) -> None:
         most = 0
-        for name in BOUNDS:
+        for name in bounds:
             if name in document:
                 given = document[name]
                 if type(given) is int and given > most:
@@ -216,7 +216,7 @@ class Claim:
             return
         self.bound = self.output // self.answers
         draft = Draft(call)
-        for name in BOUNDS:
+        for name in BOUNDS[call.endpoint]:
             given = draft.document.get(name)
             if type(given) is int and given > self.bound:
                 draft.put(name, self.bound)

@@ -24,13 +24,7 @@ USUAL_OUTPUT = 1024  # tokens of an answer that the caller does not bound, for t
 
 _PLAIN = endpoints.MAKING - endpoints.GENERATING | {"files"}
 _PICTURED = ("images/edits", "images/variations")
-# The members that bound the answer, where they do. Elsewhere a server does not know them.
-BOUNDS = {
-    "chat/completions": ("max_tokens", "max_completion_tokens"),
-    "completions": ("max_tokens",),
-    "messages": ("max_tokens",),
-    "responses": ("max_output_tokens",),
-}
+BOUNDS = endpoints.BOUNDS
 ALL_BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _IMAGES = frozenset(("image_url", "input_image", "image"))
 _MOST_PARTS = 100_000  # parts of a prompt that are looked at for images
