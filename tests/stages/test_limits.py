@@ -559,6 +559,20 @@ def test_each_of_several_answers_is_bounded_and_all_are_held() -> None:
     assert made.document["max_tokens"] * 4 == made.hold.output <= 20_000
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answers"),
+    [("one", 1), (["one"], 1), (["one", "two", "three"], 3), ([1, 2, 3], 1), ([[1, 2], [3]], 2), ([], 1)],
+)
+def test_each_of_several_prompts_has_answers_of_its_own(prompt: Any, answers: int) -> None:
+    made, few = chat(prompt=prompt, max_tokens=100, n=2), chat(prompt=prompt, max_tokens=100, n=2)
+    made.endpoint = few.endpoint = "completions"
+    run(lambda: limits(ROOMY).admit(made))
+    assert made.hold is not None and made.hold.output == 100 * 2 * answers
+    run(lambda: limits(LimitRule("t", ("key",), "tokens", 900, 60.0)).admit(few))
+    assert few.hold is not None and few.document is not None
+    assert few.document["max_tokens"] * 2 * answers == few.hold.output
+
+
 def test_a_thinking_budget_stays_below_the_bound() -> None:
     stage = limits(LimitRule("t", ("key",), "tokens", 30_000, 60.0))
     first = learned(stage, 100, max_tokens=1000)

@@ -65,11 +65,11 @@ class Claim:
         else:
             self.input = estimate(call.body, document)
         if self.answers:
-            self._answer(document, BOUNDS[call.endpoint])
+            self._answer(document, call.endpoint)
 
-    def _answer(self, document: dict[str, Any], bounds: tuple[str, ...]) -> None:
+    def _answer(self, document: dict[str, Any], endpoint: str) -> None:
         most = 0
-        for name in bounds:
+        for name in BOUNDS[endpoint]:
             if name in document:
                 given = document[name]
                 if type(given) is int and given > most:
@@ -83,6 +83,9 @@ class Claim:
                 answers = document[name]
                 if type(answers) is int and answers > self.answers:
                     self.answers = min(answers, _MOST_ANSWERS)
+        prompts = document.get("prompt") if endpoint == "completions" else None
+        if type(prompts) is list and prompts and type(prompts[0]) is not int:  # one answer to each
+            self.answers *= len(prompts)
         self.most = min(most, _MOST_OUTPUT) * self.answers
         self.output = self.most or (self.terms.usual() or DEFAULT_OUTPUT) * self.answers
 
