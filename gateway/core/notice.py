@@ -9,7 +9,7 @@ from typing import Any
 # Every kind there is, and what has happened. Listeners choose among these by glob ("limit.*").
 KINDS: Mapping[str, str] = {
     "limit.near": "a limit's soft threshold was crossed, once per bucket and window",
-    "limit.reached": "a limit refused its first call in this window",
+    "limit.reached": "a limit first lacked room for a call in this window; it may have gone on with less",
     "store.lost": "the shared store does not answer; `on_store_loss` is in force",
     "store.back": "the shared store answers again",
     "config.accepted": "another revision serves",

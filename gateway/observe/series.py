@@ -140,7 +140,7 @@ OWN_COUNTERS = {
     "limit_events": Series(
         "penstock_limit_events",
         "counter",
-        "Buckets that came near their limit (near) or refused their first call in a window (reached).",
+        "Buckets that came near their limit (near) or first lacked room for a call in a window (reached).",
         ("limit", "event"),
     ),
     "jwks_fetches": Series(

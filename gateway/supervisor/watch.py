@@ -24,7 +24,7 @@ class LimitWatch:
         self._lost = False
 
     def noticed(self, kind: str, rule: LimitRule, value: str, used: int, amount: int) -> None:
-        """A limit is nearly used up, or refuses its first call. Told in the rule's unit: money in dollars."""
+        """A limit is nearly used up, or lacks room for a call. Told in the rule's unit: money in dollars."""
         self._metrics.count("limit_events", rule.id, kind.removeprefix("limit."))
         detail = {"limit": rule.id, "scope": list(rule.scope), "value": value, "unit": rule.unit}
         figures = {"used": used, "amount": amount}
