@@ -136,3 +136,8 @@ def test_of_a_usage_of_zeros_the_prompt_is_estimated_too() -> None:
 def test_an_answer_without_text_has_the_tokens_that_are_stated() -> None:
     said = {"choices": [{"message": {"content": ""}}], "usage": {"prompt_tokens": 77, "completion_tokens": 0}}
     assert measured(json.dumps(said).encode()) == Usage(input=77, source=PROVIDER)
+
+
+def test_a_response_that_is_made_has_the_usage_it_states_whatever_its_status() -> None:
+    said = {"status": "in_progress", "usage": {"input_tokens": 5, "output_tokens": 6}}
+    assert measured(json.dumps(said).encode()) == Usage(input=5, output=6, source=PROVIDER)

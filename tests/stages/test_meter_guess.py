@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import pytest
@@ -173,3 +174,14 @@ def streamed(tap: MessagesTap, outcome: str) -> tuple[Usage, dict[str, Any]]:
     Meter({}, given).settle(made)
     (sealed,) = texts
     return made.usage, sealed
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_of_a_response_that_is_yet_to_be_made_nobody_knows_the_usage(status: str) -> None:
+    given = parts()
+    given.journal = cast(Any, Journal())
+    made = call(document={"model": "m", "input": "write a book", "background": True})
+    made.endpoint, made.path, made.status, made.sent = "responses", "/responses", 200, 1.0
+    measure(made, json.dumps({"id": "r", "status": status, "output": [], "usage": None}).encode(), b"")
+    Meter({}, given).settle(made)
+    assert made.usage == Usage(source=UNKNOWN)

@@ -13,7 +13,7 @@ from gateway.core.endpoints import GENERATING
 from gateway.core.errors import UpstreamError
 from gateway.core.prompt import guessed, guessed_text
 from gateway.core.search import Search, last_usage
-from gateway.core.usage import ESTIMATED, Usage, from_openai
+from gateway.core.usage import ESTIMATED, UNKNOWN, Usage, from_openai
 from gateway.net.decode import Decoder, decodable
 from gateway.net.lines import Lines
 
@@ -21,6 +21,7 @@ _PARSED: Final = 32 * 1024  # bytes: a longer body is first looked at from its e
 _END: Final = 4 * 1024  # bytes of a body's end in which its usage mostly stands
 _MOST: Final = 4 << 20  # bytes a coded body may have when it is decoded to be looked at as a whole
 _FARTHEST: Final = 16 << 20  # and of a longer one so many are looked through
+_UNMADE: Final = ("queued", "in_progress")  # a response in the background: whoever asks again finds it
 
 # Not for the caller: what is between provider and operator, what binds a browser to the provider's
 # host, what would contradict the gateway's own headers, and anything a credential could stand in.
@@ -86,6 +87,9 @@ def measure(call: Call, body: bytes, encoding: bytes) -> None:
 
 def _estimate(call: Call, told: Usage | None, document: Any) -> None:
     """What texts come to where the provider states no usage, or no tokens of an answer that has a text."""
+    if told is None and isinstance(document, dict) and document.get("status") in _UNMADE:
+        call.usage, call.memo["size"] = Usage(source=UNKNOWN), -1
+        return
     text = "".join(generated(document)).encode("utf-8", "replace") if isinstance(document, dict) else b""
     if told is not None and not text:
         return
