@@ -97,6 +97,12 @@ def test_without_rules_the_hold_still_says_what_the_call_may_use() -> None:
         ({"max_output_tokens": 30}, DEFAULT_OUTPUT),  # means nothing to this endpoint
         ({"max_tokens": 10, "n": 3}, 30),
         ({"max_tokens": 10, "n": 10**9}, 1280),
+        ({"max_tokens": 10, "n": 3.0}, 30),
+        ({"max_tokens": 10, "n": " 3 "}, 30),
+        ({"max_tokens": 10, "n": 10**400}, 1280),
+        ({"max_tokens": 10, "n": "1e999"}, 1280),
+        ({"max_tokens": 10, "n": "many"}, 10),
+        ({"max_tokens": 10, "n": -5.0}, 10),
         ({"max_tokens": -5}, DEFAULT_OUTPUT),
         ({"max_tokens": "many", "n": True}, DEFAULT_OUTPUT),
         ({"max_tokens": None, "n": None}, DEFAULT_OUTPUT),

@@ -80,9 +80,7 @@ class Claim:
             most = cap
         for name in ("n", "best_of"):
             if name in document:
-                answers = document[name]
-                if type(answers) is int and answers > self.answers:
-                    self.answers = min(answers, _MOST_ANSWERS)
+                self.answers = max(_answers(document[name]), self.answers)
         prompts = document.get("prompt") if endpoint == "completions" else None
         if type(prompts) is list and prompts and type(prompts[0]) is not int:  # one answer to each
             self.answers *= len(prompts)
@@ -234,6 +232,18 @@ class Claim:
             each = min(2 * each, self.most // self.answers)
         if self.prompt is not None and (habits[0].seen < WELL or not self.turn & 3):
             self.terms.learn(self.prompt, input, each, self.linked)
+
+
+def _answers(given: Any) -> int:
+    """How many answers are asked for; many a server takes 2.0 and "2" for 2. 0 where it is no number."""
+    if type(given) is int:
+        return min(given, _MOST_ANSWERS)
+    if type(given) is not float and type(given) is not str:
+        return 0
+    try:
+        return int(min(float(given), _MOST_ANSWERS))
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _linked(document: dict[str, Any]) -> bool:
