@@ -128,11 +128,14 @@ class Connection(ResponseReader, asyncio.Protocol):
         if exchange is None:
             return self.cut()  # nobody asked
         self.stirred = True
+        broken: Exception | None = None
         try:
             if self.headed or not self.look_up(data):
                 self.receive(data)
         except WireError as wrong:
-            return self.cut(failure(PROTOCOL_ERROR, self.backend, str(wrong)))
+            broken = failure(PROTOCOL_ERROR, self.backend, str(wrong))
+            if not self.pieces:
+                return self.cut(broken)  # else what came before it is delivered first, as if read before it
         if not exchange.status:
             exchange.first_byte_at = exchange.first_byte_at or monotonic()
             if self.headed:
@@ -155,7 +158,9 @@ class Connection(ResponseReader, asyncio.Protocol):
                     return self.cut(error)
                 if self.exchange is not exchange:
                     return  # it was closed by what the sink did
-        if self.complete:
+        if broken is not None:
+            self.cut(broken)
+        elif self.complete:
             self._end(exchange)
         elif exchange.size >= exchange.wanted and self.headed:
             exchange.wake()

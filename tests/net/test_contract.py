@@ -332,19 +332,22 @@ def test_an_upstream_that_breaks_off_or_talks_nonsense(way: Way, answer: bytes, 
 
 
 @pytest.mark.parametrize("form", ["collect", "read", "pipe"])
-def test_what_came_before_the_break_is_delivered(way: Way, form: str) -> None:
+@pytest.mark.parametrize(
+    ("rest", "code"), [(b"", "upstream_closed"), (b"no chunk\r\n", "upstream_protocol_error")]
+)
+def test_what_came_before_the_break_is_delivered(way: Way, form: str, rest: bytes, code: str) -> None:
     async def scenario() -> None:
-        async with way(once(CHUNKED + b"3\r\nabc\r\n")) as (there, _):
+        async with way(once(CHUNKED + b"3\r\nabc\r\n" + rest)) as (there, _):
             exchange = await there.send(ask())
             basket = Basket()
             if form == "pipe":
-                assert (await fails(exchange.pipe(basket))).code == "upstream_closed"
+                assert (await fails(exchange.pipe(basket))).code == code
                 assert basket.data == b"abc"
             elif form == "read":
                 assert await exchange.read() == b"abc"
-                assert (await fails(exchange.read())).code == "upstream_closed"
+                assert (await fails(exchange.read())).code == code
             else:
-                assert (await fails(exchange.collect(100))).code == "upstream_closed"
+                assert (await fails(exchange.collect(100))).code == code
 
     run(scenario())
 
