@@ -105,11 +105,12 @@ class Stream:
         self._head = b""
 
     def flush(self) -> None:
-        """The head by itself."""
+        """The head by itself, unless the client has gone meanwhile: a closed transport takes nothing."""
         if self._head:
             head, self._head = self._head, b""
             self.started = True
-            self._lane.transport.write(head)
+            if not self._lane.transport.is_closing():
+                self._lane.transport.write(head)
 
     def write(self, data: bytes) -> None:
         """Take a piece from upstream: filter it and send it as one chunk."""

@@ -604,6 +604,30 @@ def test_a_listening_stage_waits_for_a_client_that_takes_nothing_until_the_calls
     asyncio.run(scenario())
 
 
+def test_a_client_that_leaves_between_an_answer_s_head_and_its_first_piece_is_written_nothing() -> None:
+    async def scenario() -> None:
+        wire = Wire()
+
+        class Leaving(Pieces):
+            async def pipe(self, sink: Sink) -> None:
+                wire.close()
+                connection.connection_lost(None)
+                await asyncio.Event().wait()
+
+        source = Leaving()
+        async with door(lambda call: stream(source)) as gate:
+            connection = gate.connect(wire)
+            connection.data_received(post(BODY))
+            async with asyncio.timeout(30):
+                while not gate.seen.settled:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert gate.seen.settled[0].outcome == "client_gone"
+            assert wire.written == b""
+
+    asyncio.run(scenario())
+
+
 class Fails(Shout):
     def emit(self, call: Call, event: Event) -> Event | None:  # type: ignore[override]
         return next(iter(())) if b"two" in event.data else event
