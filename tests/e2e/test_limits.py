@@ -171,19 +171,21 @@ def request_id(head: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("amount", "model", "code"),
+    ("amount", "bound"),
     [
-        ('tokens = 1500\nper = "1h"', "fault;interval=0.002;tokens=20000", "policy_rate_limited"),
-        ('output_tokens = 1500\nper = "1h"', "fault;interval=0.002;tokens=20000", "policy_rate_limited"),
+        ('tokens = 1500\nper = "1h"', {}),
+        ('output_tokens = 1500\nper = "1h"', {}),
+        ('tokens = 1500\nper = "1h"', {"max_tokens": 10}),
     ],
-    ids=["tokens", "output_tokens"],
+    ids=["tokens", "output_tokens", "a bound that the provider ignores"],
 )
 def test_a_stream_that_outgrows_what_is_left_is_ended_and_charged(
-    tmp_path: Path, provider: Provider, amount: str, model: str, code: str
+    tmp_path: Path, provider: Provider, amount: str, bound: dict[str, Any]
 ) -> None:
+    code, model = "policy_rate_limited", "fault;interval=0.002;tokens=20000"
     with limited(tmp_path, provider, amount, workers=1) as gateway:
         with Conversation(gateway.url) as talk:
-            talk.send(request(chat(model=model, stream=True), KEY, Connection="close"))
+            talk.send(request(chat(model=model, stream=True, **bound), KEY, Connection="close"))
             answer = talk.rest()
         assert f'"code":"{code}"'.encode() in answer.rsplit(b"data: ", 1)[1]
         assert answer.endswith(b"0\r\n\r\n")

@@ -696,10 +696,15 @@ def test_a_count_that_the_provider_states_meanwhile_is_believed() -> None:
     assert made.hold is not None and made.hold.output >= 9000
 
 
-def test_a_stream_whose_hold_covers_its_bound_is_not_watched() -> None:
-    made = chat(stream=True, max_tokens=100)
+def test_a_stream_takes_more_than_its_bound_only_where_that_is_beyond_doubt() -> None:
+    made = chat(stream=True, max_tokens=1000)
     run(lambda: limits(ROOMY).admit(made))
-    assert "growth" not in made.memo
+    assert made.hold is not None
+    growth = made.memo["growth"]
+    growth.look(6500, None)  # not certainly as many tokens as that
+    assert made.hold.output == 1000
+    run(lambda: growth.look(10_000, None))
+    assert made.hold.output > 3000
 
 
 def test_without_limits_of_tokens_or_money_no_stream_is_watched() -> None:

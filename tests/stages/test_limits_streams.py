@@ -27,9 +27,9 @@ BYTES = 4  # a token of " tok"
 DENSITY = 0.25  # tokens a byte, as the gateway guesses
 
 
-def begun(rule: LimitRule) -> tuple[Call, ChatTap]:
+def begun(rule: LimitRule, **document: Any) -> tuple[Call, ChatTap]:
     """A stream that is admitted, and the tap that its answer passes through."""
-    made, tap = chat(stream=True), ChatTap()
+    made, tap = chat(stream=True, **document), ChatTap()
     run(lambda: limits(rule).admit(made))
     made.memo["growth"].watch(tap)
     return made, tap
@@ -56,6 +56,23 @@ def test_a_stream_longer_than_what_is_kept_of_it_is_ended_too() -> None:
     pieces, error = passed(tap, " tok" * 1000, 300)
     assert error is not None and error.code == "policy_rate_limited"
     assert 65 <= pieces <= 102
+
+
+@pytest.mark.parametrize("most", [10, 500])
+def test_a_stream_whose_provider_ignores_its_bound_is_ended_where_the_limit_is(most: int) -> None:
+    made, tap = begun(LimitRule("o", ("key",), "output_tokens", 3000, 3600.0), max_tokens=most)
+    assert made.hold is not None and made.hold.output == most
+    pieces, error = passed(tap, " tok" * 10, 900)
+    assert error is not None and error.code == "policy_rate_limited"
+    assert 290 <= pieces <= 310
+
+
+def test_a_stream_that_may_have_kept_to_its_bound_holds_no_more_and_runs_on() -> None:
+    rule = LimitRule("o", ("key",), "output_tokens", 1000, 3600.0)
+    made, tap = begun(rule, max_tokens=1000)
+    assert made.hold is not None and made.hold.output == 1000
+    assert passed(tap, " tok" * 10, 200) == (200, None)
+    assert made.hold.output == 1000
 
 
 USAGE = {"prompt_tokens": 10, "total_tokens": 10}

@@ -1,4 +1,5 @@
-"""A plain call to a known model, of a caller who has plenty left: what it may use at most, in few steps.
+"""A plain call to a known model, of a caller who has plenty left: what it may use at most, in few steps. Streams
+are not among them: one may have to be topped up, by what its claim says.
 
 Measuring a claim (`claim.py`) costs several times as much; it is what tells how close a caller may get to
 the end of a limit. Far from it a bound that is too high harms nobody: it is held for as long as the call
@@ -49,7 +50,7 @@ def bounds(call: Call, terms: Terms) -> tuple[int, ...] | None:
     """As `ample`, of any call."""
     habits = terms.habits
     habit = habits[0]
-    if habit.density > DENSEST or call.endpoint not in GENERATING:
+    if call.stream or habit.density > DENSEST or call.endpoint not in GENERATING:
         return None
     if habit.seen < WELL and habits[-1].seen < WELL:  # with a new model each answer is looked at
         return None
@@ -69,8 +70,7 @@ def bounds(call: Call, terms: Terms) -> tuple[int, ...] | None:
     if cap and (not output or cap < output):
         output = cap
     if not output:
-        # A stream of unknown length may have to be topped up, by what its claim says.
-        output = 0 if call.stream else habit.output or terms.usual()
+        output = habit.output or terms.usual()
         if not output:
             return None
     # As `Prompt.most`, of the whole body.

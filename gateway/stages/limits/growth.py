@@ -1,4 +1,4 @@
-"""A stream that may outgrow what its call holds: topped up while it runs, ended where nothing is left."""
+"""A stream that outgrows what its call holds: topped up while it runs, ended where nothing is left."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _AGAIN: Final = 1.125  # times as much text: then it is looked at again
 _AHEAD: Final = 256  # tokens that are to be held beyond what has come, and at least what a look brings
 _STEP: Final = 512  # tokens: a top-up is at least so much, where so much is left
 _LEARNED: Final = 2048  # bytes of text: from a shorter one nothing is learned
+_BELIEF: Final = 0.5  # of a guess that is certain: some scripts have half as many tokens
 
 
 class Growth:
@@ -29,12 +30,13 @@ class Growth:
 
     __slots__ = (
         "_ahead", "_asked", "_call", "_claim", "_counts", "_denial", "_density", "_hold", "_last", "_leases",
-        "_measured", "_micros", "_stated", "_tap", "_then", "_waiting", "text",
+        "_measured", "_micros", "_stated", "_tap", "_then", "_waiting", "_whole", "text",
     )  # fmt: skip
 
     def __init__(
         self, call: Call, hold: Hold, claim: Claim, leases: Leases, counts: dict[tuple[str, ...], float]
     ) -> None:
+        self._whole = claim.output == claim.most  # all that the provider was asked for is held
         self._call = call
         self._hold = hold
         self._claim = claim
@@ -65,6 +67,8 @@ class Growth:
         self.text = text
         if usage is not self._stated:
             self._stated, self._then = usage, text
+        if self._whole and self._within():
+            return
         hold, come = self._hold, self._come()
         if come + self._ahead >= hold.output and text > self._measured * _AGAIN:
             self._measure()
@@ -85,6 +89,14 @@ class Growth:
                 self._claim.terms.habits[0].doubt()
             raise self._end(denial, come)
 
+    def _within(self) -> bool:
+        """Whether the provider may have kept to what it was asked for: that it has not is to be beyond doubt."""
+        most = (self._claim.most + _AHEAD) / _BELIEF
+        if self._come() > most and self.text > self._measured * _AGAIN:
+            self._measure()
+        self._whole = self._come() <= most
+        return self._whole
+
     def _measure(self) -> None:
         """How dense the text is: as it would be charged if it ended here.
 
@@ -102,7 +114,9 @@ class Growth:
 
         Where that can't be true of the text, all of it.
         """
-        density = max(self._density, min(self._claim.terms.habits[0].written, _MOST_WRITTEN))
+        density = self._density
+        if not self._whole:
+            density = max(density, min(self._claim.terms.habits[0].written, _MOST_WRITTEN))
         usage = self._stated
         if usage is None:
             return int(self.text * density)

@@ -171,8 +171,8 @@ class Limits(Stage):
         hold.output = claim.output
         if claim.output < claim.most or not claim.most:
             claim.restrain(call)
-            if call.stream and terms.form.growing:
-                call.memo["growth"] = Growth(call, hold, claim, self._leases, self._counts)
+        if call.stream and terms.form.growing:
+            call.memo["growth"] = Growth(call, hold, claim, self._leases, self._counts)
 
     def _remark(self, call: Call, terms: Terms) -> None:
         """The store that replicas share is lost, or some limit is raised: that is told, too."""
