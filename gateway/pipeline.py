@@ -241,7 +241,7 @@ def refusal(call: Call, error: GatewayError) -> Reply:
         headers.append((b"retry-after", b"%d" % max(1, -int(-error.retry_after // 1))))
     if error.status == 401 and not any(name == b"www-authenticate" for name, _ in error.headers):
         headers.append((b"www-authenticate", b"Bearer"))
-    return Reply(error.status, headers, dumps(error.document(call.id)))
+    return Reply(error.status, headers, dumps(error.document(call.id, call.path)))
 
 
 class Emitter:

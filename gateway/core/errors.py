@@ -6,7 +6,8 @@
     ├── UpstreamError    upstream_*  502 503 504
     └── FaultError       gateway_*   500 503
 
-The body is OpenAI's error shape: {"error": {message, type, param, code, request_id}}.
+The body is OpenAI's error shape, {"error": {message, type, param, code, request_id}}; on the paths of
+Anthropic's dialect it has what clients of that look for beside it (Anthropic API, "Errors").
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+_ANTHROPIC = {413: "request_too_large", 504: "timeout_error"}  # what it calls otherwise
 
 
 class GatewayError(Exception):
@@ -56,26 +58,29 @@ class GatewayError(Exception):
             return "api_error"
         return _TYPES.get(self.status, "invalid_request_error")
 
-    def document(self, request_id: str) -> dict[str, object]:
-        """The answer's JSON document in OpenAI's error shape."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-                "request_id": request_id,
-            }
+    def document(self, request_id: str, path: str = "") -> dict[str, object]:
+        """The answer's JSON document, in the shape of the dialect that `path` (without /v1) is of."""
+        error: dict[str, object] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+            "request_id": request_id,
         }
+        if not _is_anthropic(path):
+            return {"error": error}
+        error["type"] = _ANTHROPIC.get(self.status, self.type)
+        return {"type": "error", "error": error, "request_id": request_id}
 
-    def event(self, endpoint: str, request_id: str) -> bytes:
+    def event(self, request_id: str, path: str) -> bytes:
         """What ends a stream that can't go on, as its clients look for it: OpenAI's for `error` in the data,
         Anthropic's for the event's type (Streaming messages, "Error events").
         """
-        document = self.document(request_id)
-        if endpoint == "messages":
-            return event({"type": "error", **document}, b"error")
-        return event(document)
+        return event(self.document(request_id, path), b"error" if _is_anthropic(path) else b"")
+
+
+def _is_anthropic(path: str) -> bool:
+    return path == "/messages" or path.startswith("/messages/")
 
 
 class CallerError(GatewayError):

@@ -246,7 +246,7 @@ class AsgiConversation:
         if not self._telling:
             raise BrokenBody(error.code) from error
         self._telling = False
-        words = (b"" if clean else b"\n\n") + error.event(self.call.endpoint, self.call.id)
+        words = (b"" if clean else b"\n\n") + error.event(self.call.id, self.call.path)
         await self._out.last({"type": "http.response.body", "body": words, "more_body": False})
 
     async def _late(self) -> None:

@@ -98,7 +98,7 @@ class Stream:
             return
         self.flush()
         mark = b"" if self._tap is None or self._tap.clean else b"\n\n"
-        self.end(mark + error.event(self._call.endpoint, self._call.id))
+        self.end(mark + error.event(self._call.id, self._call.path))
 
     def drop(self) -> None:
         """Forget the head: another answer takes its place."""

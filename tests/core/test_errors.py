@@ -53,3 +53,36 @@ def test_the_document_has_openais_members_and_the_request_id() -> None:
 def test_an_upstream_error_knows_whether_anything_was_sent() -> None:
     assert UpstreamError("x").sent
     assert not UpstreamError("x", sent=False, code="upstream_connect_failed").sent
+
+
+@pytest.mark.parametrize(
+    ("status", "type_"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (413, "request_too_large"),
+        (429, "rate_limit_error"),
+        (502, "api_error"),
+        (504, "timeout_error"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/messages", "/messages/count_tokens"])
+def test_anthropics_paths_are_answered_in_its_shape(path: str, status: int, type_: str) -> None:
+    told = GatewayError("why", status=status).document("req_1", path)
+    error = told["error"]
+    assert (told["type"], told["request_id"]) == ("error", "req_1")
+    assert isinstance(error, dict) and (error["type"], error["message"]) == (type_, "why")
+
+
+@pytest.mark.parametrize("path", ["", "/chat/completions", "/threads/t_1/messages", "/messagesque"])
+def test_other_paths_are_answered_in_openais_shape(path: str) -> None:
+    error = CallerError("why")
+    assert error.document("req_1", path) == error.document("req_1")
+    assert set(error.document("req_1", path)) == {"error"}
+    assert error.event("req_1", path).startswith(b'data: {"error":')
+
+
+def test_the_last_event_of_anthropics_streams_has_its_type() -> None:
+    assert (
+        UpstreamError("why").event("req_1", "/messages").startswith(b'event: error\ndata: {"type":"error",')
+    )

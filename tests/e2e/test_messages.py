@@ -69,6 +69,17 @@ def test_a_message_that_breaks_off_is_truncated_and_says_so_as_its_clients_look_
     assert row["output"] > 0
 
 
+@pytest.mark.parametrize("path", [b"/v1/messages ", b"/messages ", b"/v1/messages/count_tokens "])
+def test_a_message_that_is_refused_is_told_so_as_its_clients_read_it(gateway: Gateway, path: bytes) -> None:
+    with Conversation(gateway.url) as talk:
+        talk.send(sent(message("m"), "no-key", Connection="close").replace(b"/v1/messages ", path, 1))
+        answer = talk.rest()
+    told = json.loads(body(answer))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert (told["type"], told["error"]["type"]) == ("error", "authentication_error")
+    assert told["request_id"] == told["error"]["request_id"] == request_id(answer)
+
+
 def test_a_client_that_leaves_pays_for_its_prompt_as_told_and_for_the_text_that_came(
     gateway: Gateway, provider: Provider
 ) -> None:

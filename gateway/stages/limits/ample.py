@@ -1,6 +1,6 @@
-"""A plain call to a known model, of a caller who has plenty left: what it may use at most, in few steps. Streams
-are not among them: one may have to be topped up, by what its claim says.
+"""A plain call to a known model, of a caller who has plenty left: what it may use at most, in few steps.
 
+Streams are not among them: one may have to be topped up, by what its claim says.
 Measuring a claim (`claim.py`) costs several times as much; it is what tells how close a caller may get to
 the end of a limit. Far from it a bound that is too high harms nobody: it is held for as long as the call
 takes, and settled by what was used.

@@ -90,7 +90,7 @@ class Growth:
             raise self._end(denial, come)
 
     def _within(self) -> bool:
-        """Whether the provider may have kept to what it was asked for: that it has not is to be beyond doubt."""
+        """Whether the provider may have kept to its bound: that it has not is to be beyond doubt."""
         most = (self._claim.most + _AHEAD) / _BELIEF
         if self._come() > most and self.text > self._measured * _AGAIN:
             self._measure()
