@@ -47,6 +47,15 @@ class Hash(Text):
         return text
 
 
+class Presented(Sealed):
+    """The secret that callers present. A hash of it there would be one that anybody may have seen."""
+
+    def parse(self, node: Node, reading: Reading) -> Any:
+        if isinstance(node.value, str) and node.value.startswith("sha256:"):
+            raise Wrong("is a hash, which belongs into hash")
+        return super().parse(node, reading)
+
+
 class Before(Sealed):
     """The secret a key had before, or its hash; gives the digest."""
 
@@ -108,7 +117,7 @@ KEY = Table(
         "name": Field(
             LABEL, "a name of its own: it identifies the key in limits and the ledger", required=True
         ),
-        "key": Field(Sealed(), 'the secret: "env:NAME", "file:PATH"'),
+        "key": Field(Presented(), 'the secret: "env:NAME", "file:PATH"'),
         "hash": Field(
             Hash(pattern=_HASH, meaning=_HASH_MEANING),
             'the secret\'s SHA-256 instead: "sha256:…"',

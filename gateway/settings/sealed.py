@@ -24,6 +24,9 @@ class Sealed(Kind):
 
     def parse(self, node: Node, reading: Reading) -> Secret:
         text = text_of(node, 'a string such as "env:NAME" or "file:PATH"')
+        if text.startswith("env:") and not _NAME.fullmatch(text.removeprefix("env:")):
+            # It may be the secret itself, and is not said back.
+            raise Wrong('names no environment variable; write it as "env:NAME"')
         try:
             return self._unsealed(text, node, reading)
         except Wrong as wrong:
@@ -55,8 +58,6 @@ class Sealed(Kind):
 
 def _from_environment(text: str, reading: Reading) -> Secret:
     name = text.removeprefix("env:")
-    if not _NAME.fullmatch(name):
-        raise Wrong(f'{quote(text)} names no environment variable; write it as "env:NAME"')
     reading.named.append(name)
     value = reading.environ.get(name)
     if value is None:
