@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.core.errors import FaultError
 from gateway.pipeline import Pipeline
 
 
@@ -52,3 +53,8 @@ class Live:
     def count_refused(self, code: str) -> None:
         """Note a request that was refused before it became a call."""
         self.refused[code] = self.refused.get(code, 0) + 1
+
+
+def draining() -> FaultError:
+    """What is said to those whose call is not over when the drain time is."""
+    return FaultError("The gateway is shutting down.", code="gateway_draining", retry_after=1)

@@ -204,8 +204,12 @@ class Worker:
         live.draining = True
         door.close()
         if not await door.emptied(seconds):
-            log.warning("%d calls are cut off: they took longer than the %g s of drain", live.calls, seconds)
+            if live.calls:
+                log.warning(
+                    "%d calls are cut off: they took longer than the %g s of drain", live.calls, seconds
+                )
             live.expire()
+            door.expire()
             await door.emptied(_GRACE)
 
     async def _report(self, live: Live) -> None:

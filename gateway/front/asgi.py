@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.call import Call
-from gateway.core.errors import CallerError, FaultError, GatewayError
+from gateway.core.errors import CallerError, GatewayError
 from gateway.core.reply import Reply
 from gateway.front import body as bodies
 from gateway.front import scope as scopes
@@ -27,7 +27,7 @@ from gateway.front.filters import Filters
 from gateway.front.head import pairs
 from gateway.front.intake import Intake
 from gateway.front.outlet import BrokenBody, Outlet
-from gateway.live import Live
+from gateway.live import Live, draining
 from gateway.pipeline import Pipeline, refusal
 from gateway.settings.schema import Bounds
 
@@ -251,7 +251,7 @@ class AsgiConversation:
 
     async def _late(self) -> None:
         """The drain deadline came first."""
-        error = FaultError("The gateway is shutting down.", code="gateway_draining", retry_after=1)
+        error = draining()
         if self._begun:
             await self._break_off(error, clean=False)
         else:

@@ -24,6 +24,7 @@ from gateway.front.flow import Flow
 from gateway.front.intake import Intake
 from gateway.front.request import Head
 from gateway.front.scope import REFUSED
+from gateway.live import draining
 from gateway.settings.schema import Bounds
 
 HEAD, BODY, BUSY, COLD, SHUT = range(5)
@@ -214,6 +215,11 @@ class ClientConnection(HttpToolsProtocol):
             )
         else:
             self._ebb()
+
+    def expire(self) -> None:
+        """The drain time is over: a request that is not whole by now is waited for no longer."""
+        if self._state == BODY or (self._state == HEAD and self._held):
+            self._refuse(draining())
 
     # -- flow control and shutdown
 

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.call import Call
-from gateway.core.errors import FaultError, GatewayError
+from gateway.core.errors import GatewayError
 from gateway.core.reply import Coming, Reply
 from gateway.front.head import BODYLESS, render
 from gateway.front.stream import Stream
+from gateway.live import draining
 from gateway.pipeline import Pipeline, failure, refusal, told
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class Conversation:
             call.outcome, call.code = "client_gone", "caller_gone"
             call.status = call.status or 499
             return
-        error = FaultError("The gateway is shutting down.", code="gateway_draining", retry_after=1)
+        error = draining()
         if self._stream is not None:
             self._break_off(self._stream, error)
         elif not self._started:

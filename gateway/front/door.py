@@ -108,6 +108,11 @@ class Door:
         for connection in list(self.connections):
             connection.shutdown()
 
+    def expire(self) -> None:
+        """The drain time is over: wait for no request that is still on its way."""
+        for connection in list(self.connections):
+            connection.expire()
+
     async def emptied(self, seconds: float) -> bool:
         """Wait at most so long until every connection has closed; whether they have."""
         deadline = self._loop.time() + seconds

@@ -186,3 +186,42 @@ def test_a_request_that_is_refused_while_its_body_comes_in_is_no_call() -> None:
             connection.connection_lost(None)
 
     asyncio.run(scenario())
+
+
+CHUNKED = (
+    b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"POST /v1/chat", kept_alive(PATHS[0])[:-3], CHUNKED % PATHS[0] + b"3\r\n{}"],
+    ids=["half a head", "half a body", "half a chunk"],
+)
+def test_a_request_that_is_not_whole_when_the_drain_time_is_over_is_waited_for_no_longer(sent: bytes) -> None:
+    async def scenario() -> None:
+        async with door() as gate:
+            wire = Wire()
+            connection = gate.connect(wire)
+            connection.data_received(sent)
+            connection.shutdown()
+            assert not wire.ended  # it may still come, and be answered
+            connection.expire()
+            assert wire.ended
+            assert wire.written.startswith(b"HTTP/1.1 503 ") and b"gateway_draining" in wire.written
+            assert not gate.seen.calls
+            connection.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+def test_connections_without_a_half_sent_request_are_left_alone_when_the_drain_time_is_over() -> None:
+    async def scenario() -> None:
+        async with door() as gate:
+            wire = Wire()
+            connection = gate.connect(wire)
+            connection.expire()
+            assert not wire.written and not wire.ended
+            connection.connection_lost(None)
+
+    asyncio.run(scenario())

@@ -31,6 +31,9 @@ class Greeter(asyncio.Protocol):
     def shutdown(self):
         self.transport.close()
 
+    def expire(self):
+        self.transport.abort()
+
 
 def run(scenario):
     async def main():
