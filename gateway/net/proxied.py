@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from gateway.net.failure import CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, TOTAL_TIMEOUT, failure
+from gateway.net.multiplexed import mend
 from gateway.net.pool import KEEP
 from gateway.net.streamed import StreamedExchange
 from gateway.net.translated import translated
+from gateway.net.written import Network
 
 if TYPE_CHECKING:
     from gateway.net.outbound import Outbound
@@ -48,6 +50,7 @@ class Proxied:
                 keepalive_expiry=KEEP,
             ),
         )
+        self._way._pool._network_backend = Network()  # httpx has no parameter for it
 
     async def send(self, outbound: Outbound) -> StreamedExchange:
         """See `net.port.Transport`."""
@@ -157,7 +160,10 @@ class _Watch:
             exchange.connect_time = exchange.sent_at - self._began
         self._within(self._way.timeout.first)
         if "stream_id" in info:
-            exchange.stream = (self._way.connection_of(info["request"]), info["stream_id"], info["request"])
+            request = info["request"]
+            connection = self._way.connection_of(request)
+            mend(connection)
+            exchange.stream = (connection, request)
 
     def _within(self, seconds: float) -> None:
         """The next step must be done in so much time, and in what is left in all."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 
 from gateway.net.failure import CLOSED, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TOTAL_TIMEOUT, failure
+from gateway.net.multiplexed import flush
 from gateway.net.translated import translated
 from gateway.net.wire import end_to_end
 
@@ -36,7 +37,7 @@ class StreamedExchange:
         self.kind = self.coding = b""
         self.onward: bytes | None = None
         self.connect_time = self.sent_at = self.first_byte_at = self.done_at = 0.0
-        self.stream: tuple[Any, int, Any] | None = None  # of HTTP/2: connection, stream id, request
+        self.stream: tuple[Any, Any] | None = None  # of HTTP/2: connection, request
         self._way = way
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes] = cast("AsyncIterator[bytes]", None)
@@ -198,13 +199,13 @@ class StreamedExchange:
         self._way.ended(self)
 
     async def _let_go(self, reading: asyncio.Task[bytes] | None) -> None:
-        """Cut the connection, or over HTTP/2, reset the stream, which httpcore leaves to run on."""
+        """Cut the connection, or over HTTP/2, only its stream."""
         if reading is not None:
             await asyncio.wait([reading])
         if self._response is not None:
             await self._response.aclose()
         if self.stream is not None:
-            await reset(*self.stream)
+            await flush(*self.stream)
 
 
 def spoil(response: httpx.Response) -> None:
@@ -216,16 +217,3 @@ def spoil(response: httpx.Response) -> None:
         state = getattr(state, inner, None)
     if state is not None and state.trailing_data[0]:
         state.send_failed()
-
-
-async def reset(connection: Any, stream_id: int, request: Any) -> None:
-    """Send RST_STREAM (CANCEL) for a stream. Uses httpcore's insides, and does nothing where they changed."""
-    http2 = getattr(connection, "_connection", None)
-    state = getattr(http2, "_h2_state", None)
-    if http2 is None or state is None:
-        return
-    try:
-        state.reset_stream(stream_id, error_code=8)
-        await http2._write_outgoing_data(request)
-    except Exception:
-        return  # the stream or the connection has ended already

@@ -27,7 +27,9 @@ class Seen:
 
 
 class Server(asyncio.Protocol):
-    """Answers `/whole` with hello, begins an answer to `/stall`, is silent on `/silence`, resets `/reset`."""
+    """Answers `/whole` with hello and `/large` with a MiB, begins an answer to `/stall`, is silent on
+    `/silence`, resets `/reset`.
+    """
 
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
@@ -66,6 +68,10 @@ class Server(asyncio.Protocol):
             self.state.reset_stream(stream)
             return
         self.state.send_headers(stream, [(b":status", b"200"), (b"x-one", b"1"), (b"content-type", b"a/b")])
+        if path == b"/large":
+            for left in range(63, -1, -1):
+                self.state.send_data(stream, bytes(1 << 14), end_stream=not left)
+            return
         self.state.send_data(stream, b"hel")
         if path == b"/whole":
             self.state.send_data(stream, b"lo", end_stream=True)

@@ -66,6 +66,37 @@ def test_closing_resets_the_stream_and_spares_the_others(tmp_path: Path) -> None
     run(scenario())
 
 
+def test_a_call_that_is_cancelled_at_any_step_spares_the_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as (there, seen):
+            await whole(there, ask(target=b"/whole"))
+            other = await there.send(ask(target=b"/stall"))
+            assert await other.read() == b"hel"
+            for steps in range(30):
+                calling = asyncio.ensure_future(there.send(ask(target=b"/silence", body=bytes(1 << 10))))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                calling.cancel()
+                await asyncio.wait([calling])
+                assert (await whole(there, ask(target=b"/whole")))[1] == b"hello"
+            other.close()
+            assert seen.connections == 1
+
+    run(scenario())
+
+
+def test_what_is_left_unread_takes_nothing_from_the_window_of_the_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as (there, seen):
+            for _ in range(20):
+                exchange = await there.send(ask(target=b"/large"))
+                assert (await whole(there, ask(target=b"/whole")))[1] == b"hello"  # after it on the wire
+                exchange.close()
+            assert seen.connections == 1
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("path", [b"/silence", b"/stall"])
 def test_cancelling_resets_the_stream(tmp_path: Path, path: bytes) -> None:
     async def scenario() -> None:
