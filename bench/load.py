@@ -103,11 +103,19 @@ def _read(output: str) -> Load:
     return Load(**result)
 
 
-def together(urls: Sequence[str], key: str, body: bytes, seconds: float) -> list[Load]:
-    """Run a generator for each URL at once, each on a core of its own from 0 up."""
+def together(
+    urls: Sequence[str],
+    key: str,
+    body: bytes,
+    seconds: float,
+    *,
+    cores: Sequence[str] = "01",
+    connections: int = 32,
+) -> list[Load]:
+    """Run a generator for each URL at once, each on its own one of `cores`."""
     with ThreadPoolExecutor(len(urls)) as pool:
         runs = [
-            pool.submit(wrk, url, key, body, seconds=seconds, cores=str(core))
-            for core, url in enumerate(urls)
+            pool.submit(wrk, url, key, body, seconds=seconds, connections=connections, cores=core)
+            for core, url in zip(cores, urls, strict=False)
         ]
         return [run.result() for run in runs]

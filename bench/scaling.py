@@ -20,29 +20,25 @@ BOTH = "0,1"
 def scaling(options: Options, row: Row) -> Row:
     """Two workers against one, in two ways, each with nginx of as many processes beside it.
 
-    `× CPU`: one worker and two under the same load, 32 connections from each core, and in front of the
-    same upstream with a process on each; how much more two cores can serve, from the CPU time of all
-    processes of the gateway per request. That is the figure that does not move with who else uses a core.
+    `× CPU`: what two workers of one gateway lose to each other. They are compared with two gateways of one
+    worker each: the same load from both cores, the same upstream with a process on each, both cores as busy;
+    so what the machine takes for its second core (its clock, its caches, waking the other core) is the same
+    on both sides. Twice the CPU time of all processes per request with one worker, ÷ that with two.
 
     `× rps`: requests per second where everything is doubled: each worker has a core, shared with a
-    generator and an upstream of its own. One worker has all of it on one core and wakes nobody on
-    another, so this holds what crossing cores costs. `apart`, two gateways of one worker each, everything
-    of each on its own core, tells what the machine makes of its second core without crossing.
+    generator and an upstream of its own. One worker has all of it on one core, wakes nobody on another and
+    has the machine for itself, so this holds what the machine takes. `apart`, two gateways of one worker
+    each, everything of each on its own core, tells how much of that is not even for crossing cores.
     """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        alike = _alike(stack, directory, options)
-        whole, proxies = _doubled(stack, directory, options, alike)
-        beside = stack.enter_context(reference.upstream(directory / "beside", "1"))
-        other = gateway(directory, "1", beside.port, name="beside", python=options.python)
-        apart = [whole[1], stack.enter_context(other)]
+        shared, singles = _shared(stack, directory, options)
+        doubled = _doubled(stack, directory, options)
         for number in range(options.rounds):
-            for name, server in alike.items():
-                row.add(f"{name} µs", _cost(server, options.seconds))
-            for count in (1, 2):
-                row.add(f"{count} rps", _rate([whole[count]] * count, options.seconds))
-                row.add(f"nginx {count} rps", _rate([proxies[count]] * count, options.seconds))
-            row.add("apart rps", _rate(apart, options.seconds))
+            for name, servers in {**singles, **shared}.items():
+                row.add(f"{name} µs", _cost(servers, options.seconds))
+            for name, servers in {**doubled, **shared}.items():
+                row.add(f"{name} rps", _rate(servers, options.seconds))
             one, two = row.values["1 µs"][-1], row.values["2 µs"][-1]
             options.say(
                 f"  {row.key} round {number + 1}: {one:.1f} µs a request with one, {two:.1f} with two"
@@ -56,39 +52,55 @@ def scaling(options: Options, row: Row) -> Row:
     return row
 
 
-def _alike(stack: ExitStack, directory: Path, options: Options) -> dict[str, Server]:
-    """One and two workers, and nginx, in front of the same upstream; each worker has a core."""
+Servers = dict[str, list[Server]]
+
+
+def _shared(stack: ExitStack, directory: Path, options: Options) -> tuple[Servers, Servers]:
+    """Two workers of one gateway, and two gateways of one; each worker has a core. Nginx likewise."""
     upstream = stack.enter_context(reference.upstream(directory / "both", BOTH, workers=2))
-    found = {}
-    for count, cores in ((1, "0"), (2, BOTH)):
-        name = f"workers{count}"
-        server = gateway(directory, BOTH, upstream.port, name=name, workers=count, python=options.python)
-        found[f"{count}"] = stack.enter_context(server)
-        for core, pid in enumerate(workers_of(server)):
-            os.sched_setaffinity(pid, {core})
-        home = directory / name
-        proxy = reference.proxy(home, cores, upstream.port, workers=count)
-        found[f"nginx {count}"] = stack.enter_context(proxy)
-    return found
+    shared: Servers = {}
+    singles: Servers = {"1": [], "nginx 1": []}
+    for cores in ("0", "1", BOTH):
+        workers = len(cores.split(","))
+        home = directory / f"on{cores}"
+        server = gateway(home, BOTH, upstream.port, workers=workers, python=options.python)
+        proxy = reference.proxy(home, cores, upstream.port, workers=workers)
+        for name, each in (("", stack.enter_context(server)), ("nginx ", stack.enter_context(proxy))):
+            if workers == 2:
+                shared[f"{name}2"] = [each, each]
+            else:
+                singles[f"{name}1"].append(each)
+        for core, pid in zip(cores.split(","), workers_of(server), strict=True):
+            os.sched_setaffinity(pid, {int(core)})
+    return shared, singles
 
 
-def _doubled(
-    stack: ExitStack, directory: Path, options: Options, alike: dict[str, Server]
-) -> tuple[dict[int, Server], dict[int, Server]]:
-    """The gateway and nginx, by their number of workers: everything of the one is on core 0."""
-    upstream = stack.enter_context(reference.upstream(directory / "single", "0"))
-    one = gateway(directory, "0", upstream.port, name="single", python=options.python)
-    proxy = reference.proxy(directory / "single", "0", upstream.port)
-    gateways = {1: stack.enter_context(one), 2: alike["2"]}
-    return gateways, {1: stack.enter_context(proxy), 2: alike["nginx 2"]}
+def _doubled(stack: ExitStack, directory: Path, options: Options) -> Servers:
+    """Gateways and nginx that have everything of theirs on one core: the first alone, and both at once."""
+    alone: list[Server] = []
+    for core in BOTH.split(","):
+        home = directory / f"all{core}"
+        upstream = stack.enter_context(reference.upstream(home, core))
+        alone.append(stack.enter_context(gateway(home, core, upstream.port, python=options.python)))
+        if core == "0":
+            proxy = stack.enter_context(reference.proxy(home, core, upstream.port))
+    return {"1": alone[:1], "nginx 1": [proxy], "apart": alone}
 
 
-def _cost(server: Server, seconds: float) -> float:
-    """CPU microseconds per request of all processes of `server`, loaded from both cores."""
-    _rate([server] * 2, 1)
-    before = server.settled_cpu()
-    runs = load.together([_url(server)] * 2, KEY, BODY, seconds)
-    return (server.settled_cpu() - before) / sum(run.requests for run in runs) * 1e6
+def _cost(servers: list[Server], seconds: float) -> float:
+    """CPU microseconds per request of all processes of both `servers`, each loaded from both cores."""
+
+    def run(seconds: float) -> list[load.Load]:
+        urls = [_url(server) for server in servers]
+        return load.together(urls * 2, KEY, BODY, seconds, cores="0011", connections=16)
+
+    def spent() -> float:
+        return sum(server.settled_cpu() for server in dict.fromkeys(servers))
+
+    run(1)
+    before = spent()
+    runs = run(seconds)
+    return (spent() - before) / sum(run.requests for run in runs) * 1e6
 
 
 def _rate(servers: Sequence[Server], seconds: float) -> float:
