@@ -407,8 +407,9 @@ SECTIONS = {"cost": cost, "agent": agent, "overshoot": overshoot}
 def main() -> None:
     """Print the chosen sections."""
     parser = argparse.ArgumentParser(prog="python -m bench.limits", description=__doc__)
-    parser.add_argument("section", nargs="*", choices=list(SECTIONS), help="without one all")
-    for name in parser.parse_args().section or SECTIONS:
+    parser.add_argument("section", nargs="*", choices=[*SECTIONS, "all"], default="all")
+    chosen = parser.parse_args().section
+    for name in SECTIONS if "all" in chosen else chosen:
         for what, target, measured in SECTIONS[name]():
             print(f"{what:42} {target:52} {measured}", flush=True)
 

@@ -59,8 +59,9 @@ def main() -> None:
     """Run what was asked for, or all of it."""
     parts = {"burst": burst, "trips": trips}
     parser = argparse.ArgumentParser(prog="python -m bench.limits_shared", description=__doc__)
-    parser.add_argument("part", nargs="*", choices=list(parts), help="without one all")
-    for name in parser.parse_args().part or parts:
+    parser.add_argument("part", nargs="*", choices=[*parts, "all"], default="all")
+    chosen = parser.parse_args().part
+    for name in parts if "all" in chosen else chosen:
         parts[name]()
 
 
