@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from dataclasses import replace
@@ -17,6 +18,7 @@ from gateway.core.prompt import guessed_text
 from gateway.core.tap import ChatTap
 from gateway.core.usage import PROVIDER, Usage
 from gateway.stages.limits import Limits
+from gateway.stages.limits.growth import Growth
 from gateway.stores.leases import bounds
 from tests.link.world import World
 from tests.stages.given import parts
@@ -73,6 +75,28 @@ def test_a_stream_that_may_have_kept_to_its_bound_holds_no_more_and_runs_on() ->
     assert made.hold is not None and made.hold.output == 1000
     assert passed(tap, " tok" * 10, 200) == (200, None)
     assert made.hold.output == 1000
+
+
+def test_a_stream_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None:
+    stage = limits(LimitRule("o", ("key",), "output_tokens", 100_000, 3600.0))
+
+    def whole_call(**document: Any) -> None:
+        made, tap = chat(stream=True, **document), ChatTap()
+        run(lambda: stage.admit(made))
+        made.memo["growth"].watch(tap)
+        made.memo["tap"] = tap  # as whoever books it may keep it
+        passed(tap, " tok" * 1000, 9)
+        made.usage, made.outcome = Usage(input=9, output=9000, source=PROVIDER), "ok"
+        stage.settle(made)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for document in ({}, {"max_tokens": 500}):
+            whole_call(**document)
+        assert not [each for each in gc.get_objects() if type(each) is Growth]
+    finally:
+        gc.enable()
 
 
 USAGE = {"prompt_tokens": 10, "total_tokens": 10}

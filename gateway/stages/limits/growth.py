@@ -29,15 +29,15 @@ class Growth:
     """Looked in on by the tap each time some KiB of the stream have passed."""
 
     __slots__ = (
-        "_ahead", "_asked", "_call", "_claim", "_counts", "_denial", "_density", "_hold", "_last", "_leases",
-        "_measured", "_micros", "_stated", "_tap", "_then", "_waiting", "_whole", "text",
+        "_ahead", "_asked", "_claim", "_counts", "_denial", "_density", "_hold", "_last", "_leases",
+        "_measured", "_micros", "_reasons", "_stated", "_tap", "_then", "_waiting", "_whole", "text",
     )  # fmt: skip
 
     def __init__(
         self, call: Call, hold: Hold, claim: Claim, leases: Leases, counts: dict[tuple[str, ...], float]
     ) -> None:
         self._whole = claim.output == claim.most  # all that the provider was asked for is held
-        self._call = call
+        self._reasons = call.reasons  # not the call, which knows the stream: it is to go when it has ended
         self._hold = hold
         self._claim = claim
         self._leases = leases
@@ -185,9 +185,9 @@ class Growth:
         rule, hold, terms = denial.rule, self._hold, self._claim.terms
         counted = ("limits", rule.id, "cut")
         self._counts[counted] = self._counts.get(counted, 0) + 1
-        reasons = self._call.reasons
+        reasons = self._reasons
         reasons["limits"] = f"{reasons['limits']},cut" if "limits" in reasons else "cut"
-        self._call.reasons["limit"] = rule.id
+        reasons["limit"] = rule.id
         # What came beyond the hold is charged, too: that much less is left.
         beyond = come - hold.output
         own, more = hold.tokens, beyond
@@ -204,6 +204,10 @@ class Growth:
         usage = self._stated
         stated = usage is not None and usage.output_total >= hold.output
         return cut(denial, max(denial.remaining - more, 0), whole, stated)
+
+    def leave(self) -> None:
+        """The stream is over: its tap is let go, which knows this one, too."""
+        self._tap = None
 
     def learn(self, output: int) -> None:
         """The answer is over, and the provider says how long it was."""

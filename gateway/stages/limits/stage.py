@@ -184,6 +184,9 @@ class Limits(Stage):
     def settle(self, call: Call) -> None:  # type: ignore[override]
         """What was used replaces what was held. Where nobody knows the usage, the hold stands."""
         hold = call.hold
+        growth: Growth | None = call.memo.pop("growth", None)
+        if growth is not None:
+            growth.leave()
         if hold is None or hold.settled:
             return
         usage = call.usage
@@ -195,7 +198,6 @@ class Limits(Stage):
         claim: Claim | Lesson | None = call.memo.get("claim")
         if claim is not None and usage.source == PROVIDER and call.outcome == "ok":
             claim.learn(input, output)
-            growth: Growth | None = call.memo.get("growth")
             if growth is not None:
                 growth.learn(output)
 
