@@ -41,8 +41,8 @@ KNOWN: dict[str, Callable[[Path, str, int], Server | None]] = {"litellm": _litel
 
 
 def installed() -> dict[str, str]:
-    """Each known peer, and where it is or that it is not installed."""
-    return {name: shutil.which(name) or "not installed" for name in KNOWN}
+    """Whether each known peer is installed."""
+    return {name: "installed" if shutil.which(name) else "not installed" for name in KNOWN}
 
 
 def start(directory: Path, cores: str, upstream: int) -> list[Server]:
