@@ -94,6 +94,20 @@ def test_when_the_drain_time_is_over_each_stream_gets_an_error_event(
         assert [row["outcome"] for row in gateway.rows()] == ["truncated"] * 3
 
 
+def test_when_the_drain_time_is_over_a_request_that_is_not_whole_gets_an_answer(
+    tmp_path: Path, provider: Provider
+) -> None:
+    with running(tmp_path, provider, workers=1, server='[server.bounds]\ndrain = "500ms"') as gateway:
+        whole = request({"model": "m", "messages": [{"role": "user", "content": "hi"}]}, KEY)
+        with Conversation(gateway.url) as talk:
+            talk.send(whole + whole[:-9])  # in one piece: with the first answer, half of the next is there
+            talk.until(b"HTTP/1.1 200 ")
+            gateway.signal(signal.SIGTERM)
+            answer = talk.rest()
+        assert b"HTTP/1.1 503 " in answer and b'"gateway_draining"' in answer
+        assert gateway.wait() == 0
+
+
 def test_a_second_sigterm_ends_at_once(tmp_path: Path, provider: Provider) -> None:
     with running(tmp_path, provider, workers=1) as gateway:
         [talk] = open_streams(gateway, 5_000, 1)
